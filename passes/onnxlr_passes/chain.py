@@ -1,0 +1,187 @@
+"""A chain: the sequence of plain convolutions that stands in for one. Schemes make it, the rewrite pass writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnxlr_passes.geometry import Geometry
+
+    Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """One convolution, without bias.
+
+    ``weight`` has shape (out channels, in channels / group, *kernel), float64. A weight made by :func:`blank` takes no
+    memory: a chain of those answers every question about cost. ``suffix`` ends the names of what is written for it.
+    """
+
+    suffix: str
+    weight: Array
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        if self.weight.shape[2:] != self.geometry.kernel:
+            raise ValueError(f"{self.suffix}: weight {self.weight.shape} is not a kernel of {self.geometry.kernel}")
+        if self.weight.shape[0] % self.geometry.group:
+            raise ValueError(f"{self.suffix}: {self.weight.shape[0]} channels in {self.geometry.group} groups")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels this stage gives."""
+        return self.weight.shape[0]
+
+    @property
+    def in_channels(self) -> int:
+        """Channels this stage takes."""
+        return self.weight.shape[1] * self.geometry.group
+
+    def macs(self, size: tuple[int, ...]) -> int:
+        """Multiply-adds for one sample of spatial size ``size``."""
+        return self.weight.size * prod(self.geometry.output_size(size))
+
+
+Step = tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """Steps run one after the other; the stages of one step share its input and are concatenated by channel.
+
+    The bias (shape (T,), float64) belongs to the last convolution: one before a zero-padded convolution would be
+    wrong at the borders.
+    """
+
+    steps: tuple[Step, ...]
+    bias: Array | None = None
+
+    def __post_init__(self) -> None:
+        if not self.steps or not all(self.steps) or len(self.steps[-1]) != 1:
+            raise ValueError("a chain has at least one step, no empty ones, and ends in a single convolution")
+        for before, after in zip(self.steps, self.steps[1:], strict=False):
+            given = sum(stage.out_channels for stage in before)
+            if any(stage.in_channels != given for stage in after):
+                raise ValueError(f"{given} channels given, {[stage.in_channels for stage in after]} taken")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every convolution, in the order it is written."""
+        return tuple(stage for step in self.steps for stage in step)
+
+    @property
+    def parameters(self) -> int:
+        """Weights, without the bias."""
+        return sum(stage.weight.size for stage in self.stages)
+
+    def macs(self, size: tuple[int, ...]) -> int:
+        """Multiply-adds for one sample of spatial size ``size`` (for a linear map: one row, ``size`` is ())."""
+        total = 0
+        for step in self.steps:
+            total += sum(stage.macs(size) for stage in step)
+            size = step[0].geometry.output_size(size)
+        return total
+
+    def with_bias(self, bias: Array | None) -> Chain:
+        """Return the same convolutions with another bias on the last one."""
+        return replace(self, bias=bias)
+
+    def contract(self, geometry: Geometry) -> Array:
+        """Return the dense kernel the chain computes, shape (T, S / group, *kernel) of ``geometry``.
+
+        Raises
+        ------
+        ValueError
+            When the chain does not move over the input as ``geometry`` does.
+        """
+        _check_movement(self, geometry)
+        kernel, group = _joined(self.steps[0], geometry)
+        for step in self.steps[1:]:
+            after, after_group = _joined(step, geometry)
+            kernel, group = _compose(kernel, group, after, after_group)
+        if group != geometry.group:
+            kernel = _regroup(kernel, group, geometry.group)
+        shape = kernel.shape[:2] + geometry.kernel
+        return np.ascontiguousarray(np.broadcast_to(kernel, shape))
+
+
+def blank(*shape: int) -> Array:
+    """Return a weight of the given shape that takes no memory."""
+    return np.broadcast_to(np.float64(0.0), shape)
+
+
+def _check_movement(chain: Chain, geometry: Geometry) -> None:
+    """Strides multiply to the layer's, along every path, and each axis has its kernel in one place."""
+    for axis in range(geometry.rank):
+        stride, extent = 1, 1
+        for step in chain.steps:
+            if len({stage.geometry.strides[axis] for stage in step}) != 1:
+                raise ValueError(f"parallel stages with different strides on axis {axis}")
+            stride *= step[0].geometry.strides[axis]
+            widest = max(stage.geometry.kernel[axis] for stage in step)
+            if widest > 1 and extent > 1:
+                raise ValueError(f"two stages with a kernel on axis {axis}")
+            extent = max(extent, widest)
+        if stride != geometry.strides[axis] or extent not in {1, geometry.kernel[axis]}:
+            raise ValueError(f"axis {axis}: chain moves by {stride} over {extent}, the layer over {geometry}")
+
+
+def _joined(step: Step, geometry: Geometry) -> tuple[Array, int]:
+    """Return the kernel of a step, parallel stages embedded in the layer's window and stacked by output channel."""
+    if len(step) == 1:
+        return step[0].weight, step[0].geometry.group
+    groups = {stage.geometry.group for stage in step}
+    if groups != {1}:
+        raise ValueError("parallel stages take part in one group only")
+    return np.concatenate([_embed(stage, geometry) for stage in step]), 1
+
+
+def _embed(stage: Stage, geometry: Geometry) -> Array:
+    """Place a smaller kernel where its pads say it lies in the layer's window."""
+    out = np.zeros(stage.weight.shape[:2] + geometry.kernel)
+    window: list[slice] = [slice(None), slice(None)]
+    for axis in range(geometry.rank):
+        shift = geometry.pads[axis][0] - stage.geometry.pads[axis][0]
+        first, rest = divmod(shift, geometry.dilations[axis])
+        if rest or first < 0 or first + stage.geometry.kernel[axis] > geometry.kernel[axis]:
+            raise ValueError(f"{stage.suffix}: pads {stage.geometry.pads} do not lie in the window of {geometry}")
+        window.append(slice(first, first + stage.geometry.kernel[axis]))
+    out[tuple(window)] = stage.weight
+    return out
+
+
+def _regroup(kernel: Array, group: int, coarser: int) -> Array:
+    """Write a kernel of ``group`` groups as one of ``coarser`` groups, with explicit zeros."""
+    if group % coarser:
+        raise ValueError(f"{group} groups cannot be seen as {coarser}")
+    ratio = group // coarser
+    out_channels, per_group = kernel.shape[:2]
+    blocks = kernel.reshape(coarser, ratio, out_channels // group, per_group, *kernel.shape[2:])
+    out = np.zeros((coarser, ratio, out_channels // group, ratio, per_group, *kernel.shape[2:]))
+    for i in range(ratio):
+        out[:, i, :, i] = blocks[:, i]
+    return out.reshape(out_channels, ratio * per_group, *kernel.shape[2:])
+
+
+def _compose(first: Array, first_group: int, second: Array, second_group: int) -> tuple[Array, int]:
+    """Compose two kernels that share no spatial axis: a sum over the channels between, a product over the taps."""
+    middle = first.shape[0]
+    if second_group == middle and second.shape[0] == middle:  # depthwise: scales each channel by its own taps
+        return first * second, first_group
+    group = min(first_group, second_group)
+    if first_group % group or second_group % group:
+        raise ValueError(f"{first_group} and {second_group} groups do not nest")
+    first = _regroup(first, first_group, group)
+    second = _regroup(second, second_group, group)
+    spatial = np.broadcast_shapes(first.shape[2:], second.shape[2:])
+    taps = prod(spatial)
+    inner = middle // group
+    f = np.broadcast_to(first, first.shape[:2] + spatial).reshape(group, inner, first.shape[1], taps)
+    s = np.broadcast_to(second, second.shape[:2] + spatial).reshape(group, -1, inner, taps)
+    out = np.matmul(s.transpose(0, 3, 1, 2), f.transpose(0, 3, 1, 2))  # (group, taps, T / group, S / group)
+    return out.transpose(0, 2, 3, 1).reshape(second.shape[0], first.shape[1], *spatial), group
