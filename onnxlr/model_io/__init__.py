@@ -1,0 +1,11 @@
+"""Models in and out of files: checked on the way in, whole or not at all on the way out."""
+
+from __future__ import annotations
+
+from onnxlr.model_io.finite import check_finite
+from onnxlr.model_io.load import Model, load
+from onnxlr.model_io.runnable import runnable
+from onnxlr.model_io.save import save
+from onnxlr.model_io.tensors import dense_size, every_tensor, tensor_array
+
+__all__ = ["Model", "check_finite", "dense_size", "every_tensor", "load", "runnable", "save", "tensor_array"]

@@ -1,0 +1,122 @@
+"""Whether a parsed model is one: what ONNX Runtime forgives is forgiven, anything else is one clear error."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto
+
+from onnxlr.errors import ModelError
+from onnxlr.model_io.walk import copy_without_weights, every_graph, every_tensor, is_external, raw_size
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OLDEST_OPSET = 7  # the first that ONNX Runtime promises to run
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+_FOREIGN = "onnxlr.foreign"  # stands in for operators that only the runtime knows
+_SMALL = 1024
+
+
+def check_model(proto: ModelProto, name: str) -> None:
+    """Check versions, stored sizes and structure of the model that messages call ``name``; reads no external data.
+
+    Raises
+    ------
+    ModelError
+        With the first thing found wrong.
+    """
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise ModelError(f"{name} has no graph", "it is not an ONNX model, or it was cut short: export it again")
+    _check_versions(proto, name)
+    _check_sizes(proto, name)
+    try:
+        onnx.checker.check_model(_for_checker(proto))
+    except onnx.checker.ValidationError as error:
+        reason = next(iter(str(error).splitlines()), "no reason given").rstrip(" .:")
+        raise ModelError(f"{name} is not a valid model: {reason}", "export it again, or repair that node") from error
+
+
+def _check_versions(proto: ModelProto, name: str) -> None:
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(
+            f"{name} has IR version {proto.ir_version}, newer than {onnx.IR_VERSION} of onnx {onnx.__version__}",
+            "upgrade the onnx package, or export for an older IR version",
+        )
+    opsets = {one.version for one in proto.opset_import if one.domain in _DEFAULT_DOMAINS}
+    if not opsets and any(node.domain in _DEFAULT_DOMAINS for node in proto.graph.node):
+        raise ModelError(f"{name} names no opset", "it was cut short, or not made by an ONNX exporter: export it again")
+    newest = onnx.defs.onnx_opset_version()
+    for version in sorted(opsets):
+        if version > newest:
+            raise ModelError(
+                f"{name} has opset {version}, newer than {newest} of onnx {onnx.__version__}",
+                "upgrade the onnx package, or export for an older opset",
+            )
+        if version < OLDEST_OPSET:
+            raise ModelError(
+                f"{name} has opset {version}, older than {OLDEST_OPSET}",
+                "convert it with onnx.version_converter, or export it again",
+            )
+
+
+def _check_sizes(proto: ModelProto, name: str) -> None:
+    for tensor in every_tensor(proto):
+        what = f"tensor {tensor.name!r} of {name}"
+        if any(size < 0 for size in tensor.dims):
+            raise ModelError(f"{what} has shape {list(tensor.dims)}", "export the model again")
+        needed = raw_size(tensor)
+        if is_external(tensor) or needed is None or not tensor.HasField("raw_data"):
+            continue
+        stored = len(tensor.raw_data)
+        if stored != needed:
+            raise ModelError(f"{what} holds {stored} bytes, its shape needs {needed}", "export the model again")
+
+
+def _for_checker(proto: ModelProto) -> ModelProto:
+    """Copy the model for onnx.checker: without the weights, and without what ONNX Runtime forgives.
+
+    The checker would look for external data in the current folder, reject hard links, and cannot take 2 GB. It also
+    rejects what runs: operators of the default domain known to ONNX Runtime only (LayerNormalization before opset 17),
+    domains not imported, initializers of IR version 3 that are not inputs, an unnamed graph, outputs without type.
+    """
+    bare = copy_without_weights(proto)
+    bare.ir_version = max(bare.ir_version, 4)
+    bare.ClearField("metadata_props")
+    for tensor in every_tensor(bare):
+        if is_external(tensor) or len(tensor.raw_data) > _SMALL or not _has_data(tensor):
+            for field in ("raw_data", "external_data", "data_location"):
+                tensor.ClearField(field)
+            tensor.dims[:] = [0] * max(len(tensor.dims), 1)
+    _forgive_nodes(bare)
+    for value in bare.graph.output:
+        if not value.HasField("type"):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+            value.type.tensor_type.shape.SetInParent()
+    return bare
+
+
+def _forgive_nodes(bare: ModelProto) -> None:
+    """Give the nodes that only the runtime can judge a domain that the checker does not."""
+    versions = {one.domain: one.version for one in bare.opset_import}
+    opset = versions.get("", versions.get("ai.onnx", OLDEST_OPSET))
+    local = {(function.domain, function.name) for function in bare.functions}
+    for graph in every_graph(bare):
+        graph.name = graph.name or "graph"
+        for node in graph.node:
+            if (node.domain, node.op_type) in local:
+                continue
+            if node.domain in _DEFAULT_DOMAINS and not _known(node.op_type, opset):
+                node.domain = _FOREIGN
+            if node.domain not in versions:
+                versions[node.domain] = 1
+                bare.opset_import.add(domain=node.domain, version=1)
+
+
+def _has_data(tensor: TensorProto) -> bool:
+    return any(field.name.endswith("_data") for field, _ in tensor.ListFields())
+
+
+def _known(operator: str, opset: int) -> bool:
+    return onnx.defs.has(operator, opset, "")

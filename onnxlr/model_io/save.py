@@ -1,0 +1,173 @@
+"""Write a model, with its large tensors in a second file where asked or needed: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import IO, TYPE_CHECKING
+
+import onnx
+from onnx import TensorProto
+
+from onnxlr.errors import ModelError, UsageError
+from onnxlr.model_io.atomic import create, draft, place, sync
+from onnxlr.model_io.external import Extent, chunks, external_files, inline, locate
+from onnxlr.model_io.load import PROTOBUF_LIMIT
+from onnxlr.model_io.tensors import dense_size
+from onnxlr.model_io.walk import (
+    copy_without_weights,
+    every_tensor,
+    initializers,
+    is_external,
+    other_tensors,
+    raw_size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+ALIGNMENT = 4096  # a page, so that a runtime can map each tensor
+EXTERNAL_FROM = 1024  # bytes; smaller tensors stay in the model
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def save(
+    proto: onnx.ModelProto,
+    out: Path,
+    *,
+    folder: Path | None = None,
+    external: bool = False,
+    force: bool = False,
+    protect: Sequence[Path] = (),
+    limit: int = PROTOBUF_LIMIT,
+) -> int:
+    """Write ``proto``, which stays as it is, to ``out``; the same model gives the same bytes.
+
+    Parameters
+    ----------
+    folder
+        Where the external data of ``proto`` is looked up; it is copied from there piece by piece.
+    external
+        Write tensors over 1 KiB to ``OUT.data``; also done when the model has more than ``limit`` bytes.
+    force
+        Overwrite existing files.
+    protect
+        Files that are never overwritten, by whatever spelling or link, not even with ``force``.
+    limit
+        The most bytes for a model in one file.
+
+    Returns
+    -------
+    Bytes written, both files together.
+
+    Raises
+    ------
+    UsageError
+        When ``out`` exists and ``force`` is not given, or is one of the inputs.
+    ModelError
+        When a file cannot be written; nothing is left behind then.
+    """
+    split = external or dense_size(proto, folder) > limit
+    data = out.with_name(out.name + ".data")
+    inputs = [*protect, *external_files(proto, folder).values()]
+    for target in (out, data) if split else (out,):
+        _check_target(target, inputs, force=force)
+    try:
+        return _save_split(proto, out, data, folder, force) if split else _save_whole(proto, out, folder, force)
+    except FileExistsError as error:
+        raise _exists(str(error.filename2 or error.filename)) from error
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _save_whole(proto: onnx.ModelProto, out: Path, folder: Path | None, force: bool) -> int:
+    if any(is_external(tensor) for tensor in every_tensor(proto)):
+        whole = onnx.ModelProto()
+        whole.CopyFrom(proto)
+        inline(whole, folder)
+    else:
+        whole = proto
+    with draft(out) as temporary:
+        with create(temporary) as file:
+            written = file.write(whole.SerializeToString(deterministic=True))
+            sync(file)
+        place([(temporary, out)], force=force)
+    return written
+
+
+def _save_split(proto: onnx.ModelProto, out: Path, data: Path, folder: Path | None, force: bool) -> int:
+    with draft(data) as temporary_data, draft(out) as temporary:
+        with create(temporary_data) as file:
+            light = _write_weights(proto, file, data.name, folder)
+            sync(file)
+            written = file.tell()
+        with create(temporary) as file:
+            written += file.write(light.SerializeToString(deterministic=True))
+            sync(file)
+        place([(temporary_data, data), (temporary, out)], force=force)
+    return written
+
+
+def _write_weights(proto: onnx.ModelProto, file: IO[bytes], location: str, folder: Path | None) -> onnx.ModelProto:
+    """Write the large initializers, and all that is external already, to ``file``; return the model referring to it."""
+    light = copy_without_weights(proto)
+    extents: dict[Extent, int] = {}  # offsets in the new file: tensors that share their bytes go on sharing them
+
+    def move(tensor: TensorProto, copy: TensorProto) -> None:
+        extent = locate(tensor, folder)
+        if extent not in extents:
+            extents[extent] = _append(file, chunks(extent))
+        _refer(copy, location, extents[extent], extent.length)
+
+    for tensor, copy in zip(initializers(proto), initializers(light), strict=True):
+        if is_external(tensor):
+            move(tensor, copy)
+        elif (raw_size(tensor) or 0) > EXTERNAL_FROM and tensor.HasField("raw_data"):
+            data = tensor.raw_data
+            _refer(copy, location, _append(file, [data]), len(data))
+        else:
+            copy.CopyFrom(tensor)
+    for tensor, copy in zip(other_tensors(proto), other_tensors(light), strict=True):
+        if is_external(tensor):
+            move(tensor, copy)
+    return light
+
+
+def _append(file: IO[bytes], pieces: Iterable[bytes | memoryview]) -> int:
+    """Write at the next multiple of the alignment; return that offset."""
+    offset = -(-file.tell() // ALIGNMENT) * ALIGNMENT
+    file.write(bytes(offset - file.tell()))
+    for piece in pieces:
+        file.write(piece)
+    return offset
+
+
+def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None:
+    tensor.ClearField("raw_data")
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+
+
+def _check_target(target: Path, inputs: Sequence[Path], *, force: bool) -> None:
+    if not target.parent.is_dir():
+        raise ModelError(f"cannot write {target}: {target.parent} is not a folder", "create it first")
+    if target.is_dir():
+        raise ModelError(f"cannot write {target}: it is a directory", "give the name of a file")
+    for one in inputs:
+        if target.exists() and one.exists() and target.samefile(one):
+            raise UsageError(f"{target} is the same file as the input {one}", "give another output")
+    if os.path.lexists(target) and not force:
+        raise _exists(str(target))
+
+
+def _exists(target: str) -> UsageError:
+    return UsageError(f"{target} exists", "give another output, or --force to overwrite it")
+
+
+def _cannot_write(out: Path, error: OSError) -> ModelError:
+    if error.errno in _FULL:
+        return ModelError(f"cannot write {out} ({error.strerror})", "free some space, or give an output elsewhere")
+    return ModelError(f"cannot write {out} ({error.strerror})", "check the folder and its permissions")
