@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import TensorProto
@@ -29,6 +29,9 @@ def check_model(proto: ModelProto, name: str) -> None:
     """
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise ModelError(f"{name} has no graph", "it is not an ONNX model, or it was cut short: export it again")
+    bad = _broken_text(proto)
+    if bad is not None:
+        raise ModelError(f"{name} is damaged: field {bad} is not text", "export or download the model again")
     _check_versions(proto, name)
     _check_sizes(proto, name)
     try:
@@ -36,6 +39,20 @@ def check_model(proto: ModelProto, name: str) -> None:
     except onnx.checker.ValidationError as error:
         reason = next(iter(str(error).splitlines()), "no reason given").rstrip(" .:")
         raise ModelError(f"{name} is not a valid model: {reason}", "export it again, or repair that node") from error
+
+
+def _broken_text(message: Any) -> str | None:
+    """Name the first field that should be UTF-8 and is not; protobuf parses such fields, as bytes instead of str."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if any(isinstance(one, bytes) for one in ([value] if isinstance(value, str | bytes) else value)):
+                return str(field.full_name)
+        elif field.type == field.TYPE_MESSAGE:
+            for one in [value] if hasattr(value, "ListFields") else value:
+                bad = _broken_text(one)
+                if bad is not None:
+                    return bad
+    return None
 
 
 def _check_versions(proto: ModelProto, name: str) -> None:

@@ -100,12 +100,11 @@ def _feed(digest: hashlib._Hash, pieces: Iterable[memoryview]) -> None:
 
 
 def _read_file(path: Path) -> bytes:
-    if path.is_dir():
-        raise ModelError(f"{path} is a directory", "give the .onnx file in it")
     try:
+        if path.is_dir():
+            raise ModelError(f"{path} is a directory", "give the .onnx file in it")
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size >= 1 << 31:
+            if os.fstat(file.fileno()).st_size >= 1 << 31:
                 raise ModelError(f"{path} is over 2 GB, more than protobuf can hold", "export it with external data")
             data = file.read()
     except FileNotFoundError as error:

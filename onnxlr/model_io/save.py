@@ -69,19 +69,21 @@ def save(
         When a file cannot be written; nothing is left behind then.
     """
     split = external or dense_size(proto, folder) > limit
-    data = out.with_name(out.name + ".data")
+    data = out.parent / f"{out.name}.data"
     inputs = [*protect, *external_files(proto, folder).values()]
-    for target in (out, data) if split else (out,):
-        _check_target(target, inputs, force=force)
     try:
-        return _save_split(proto, out, data, folder, force) if split else _save_whole(proto, out, folder, force)
+        for target in (out, data) if split else (out,):
+            _check_target(target, inputs, force=force)
+        if split:
+            return _save_split(proto, out, data, folder, force=force, limit=limit)
+        return _save_whole(proto, out, folder, force=force)
     except FileExistsError as error:
         raise _exists(str(error.filename2 or error.filename)) from error
     except OSError as error:
         raise _cannot_write(out, error) from error
 
 
-def _save_whole(proto: onnx.ModelProto, out: Path, folder: Path | None, force: bool) -> int:
+def _save_whole(proto: onnx.ModelProto, out: Path, folder: Path | None, *, force: bool) -> int:
     if any(is_external(tensor) for tensor in every_tensor(proto)):
         whole = onnx.ModelProto()
         whole.CopyFrom(proto)
@@ -96,10 +98,10 @@ def _save_whole(proto: onnx.ModelProto, out: Path, folder: Path | None, force: b
     return written
 
 
-def _save_split(proto: onnx.ModelProto, out: Path, data: Path, folder: Path | None, force: bool) -> int:
+def _save_split(proto: onnx.ModelProto, out: Path, data: Path, folder: Path | None, *, force: bool, limit: int) -> int:
     with draft(data) as temporary_data, draft(out) as temporary:
         with create(temporary_data) as file:
-            light = _write_weights(proto, file, data.name, folder)
+            light = _write_weights(proto, file, data.name, folder, limit)
             sync(file)
             written = file.tell()
         with create(temporary) as file:
@@ -109,28 +111,33 @@ def _save_split(proto: onnx.ModelProto, out: Path, data: Path, folder: Path | No
     return written
 
 
-def _write_weights(proto: onnx.ModelProto, file: IO[bytes], location: str, folder: Path | None) -> onnx.ModelProto:
-    """Write the large initializers, and all that is external already, to ``file``; return the model referring to it."""
+def _write_weights(
+    proto: onnx.ModelProto, file: IO[bytes], location: str, folder: Path | None, limit: int
+) -> onnx.ModelProto:
+    """Write the large initializers, and all that is external already, to ``file``; return the model referring to it.
+
+    Large tensors in attributes stay in the model unless they alone are over ``limit``: few tools look for more.
+    """
     light = copy_without_weights(proto)
     extents: dict[Extent, int] = {}  # offsets in the new file: tensors that share their bytes go on sharing them
 
-    def move(tensor: TensorProto, copy: TensorProto) -> None:
-        extent = locate(tensor, folder)
-        if extent not in extents:
-            extents[extent] = _append(file, chunks(extent))
-        _refer(copy, location, extents[extent], extent.length)
-
-    for tensor, copy in zip(initializers(proto), initializers(light), strict=True):
+    def write(tensor: TensorProto, copy: TensorProto, *, large_too: bool) -> None:
         if is_external(tensor):
-            move(tensor, copy)
-        elif (raw_size(tensor) or 0) > EXTERNAL_FROM and tensor.HasField("raw_data"):
+            extent = locate(tensor, folder)
+            if extent not in extents:
+                extents[extent] = _append(file, chunks(extent))
+            _refer(copy, location, extents[extent], extent.length)
+        elif large_too and tensor.HasField("raw_data") and (raw_size(tensor) or 0) > EXTERNAL_FROM:
             data = tensor.raw_data
             _refer(copy, location, _append(file, [data]), len(data))
-        else:
+        elif large_too:
             copy.CopyFrom(tensor)
+
+    for tensor, copy in zip(initializers(proto), initializers(light), strict=True):
+        write(tensor, copy, large_too=True)
+    spill = sum(raw_size(tensor) or 0 for tensor in other_tensors(light) if tensor.HasField("raw_data")) > limit
     for tensor, copy in zip(other_tensors(proto), other_tensors(light), strict=True):
-        if is_external(tensor):
-            move(tensor, copy)
+        write(tensor, copy, large_too=spill)
     return light
 
 
