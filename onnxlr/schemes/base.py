@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import gcd, prod
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from onnxlr_passes.geometry import Geometry
-
 if TYPE_CHECKING:
     from onnxlr_passes.chain import Chain
+    from onnxlr_passes.geometry import Geometry
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Ranks = tuple[int, ...]
@@ -52,10 +52,14 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """One convolution to factorize: ``weight`` is (T g, S, *kernel) in float64, S the channels of one group."""
+    """One convolution to factorize: ``weight`` is (g T, S, *kernel) in float64, S the channels of one group.
+
+    Its unfoldings are decomposed once and shared by every family that asks for them.
+    """
 
     weight: Array
     geometry: Geometry
+    _leading: dict[tuple[int, ...], tuple[Array, Array]] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> LayerShape:
@@ -66,6 +70,23 @@ class Layer:
         """Return the weight by group, shape (g, T, S, *kernel)."""
         group = self.geometry.group
         return self.weight.reshape(group, self.weight.shape[0] // group, *self.weight.shape[1:])
+
+    def unfold(self, rows: tuple[int, ...]) -> Array:
+        """Return the matrices (g, m, n) whose rows run over ``rows`` and whose columns over all other modes.
+
+        Modes are 0 for output channels, 1 for input channels, 2, 3, ... for the spatial axes.
+        """
+        weight = self.grouped()
+        columns = tuple(mode for mode in range(weight.ndim - 1) if mode not in rows)
+        moved = weight.transpose(0, *(1 + mode for mode in rows + columns))
+        return np.ascontiguousarray(moved).reshape(weight.shape[0], prod(moved.shape[1 : 1 + len(rows)]), -1)
+
+    def leading(self, rows: tuple[int, ...]) -> tuple[Array, Array]:
+        """Return the left singular vectors (g, m, m) and squared singular values (g, m) of ``unfold(rows)``."""
+        if rows not in self._leading:
+            matrices = self.unfold(rows)
+            self._leading[rows] = leading(matrices @ matrices.transpose(0, 2, 1))
+        return self._leading[rows]
 
 
 class Solver(Protocol):
@@ -89,7 +110,12 @@ class Scheme(Protocol):
 
     @property
     def name(self) -> str:
-        """How the command line and plans call the family."""
+        """How plans call the scheme: the family, and the variant where a family has several."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """How the command line calls it."""
         ...
 
     def refusal(self, shape: LayerShape) -> str | None:
@@ -117,6 +143,31 @@ class Scheme(Protocol):
         ...
 
 
+def leading(gram: Array) -> tuple[Array, Array]:
+    """Return eigenvectors (g, m, m) and clipped eigenvalues (g, m) of symmetric matrices, largest first."""
+    values, vectors = np.linalg.eigh(gram)
+    return vectors[..., ::-1], np.maximum(values[..., ::-1], 0.0)
+
+
+def tail_error(energy: Array, rank: int) -> float:
+    """Return sqrt(energy beyond ``rank`` / all energy) of squared singular values (g, m); 0 when there is none."""
+    total = float(energy.sum())
+    return float(np.sqrt(energy[:, rank:].sum() / total)) if total > 0.0 else 0.0
+
+
+def truncate(matrices: Array, vectors: Array, rank: int) -> tuple[Array, Array]:
+    """Return left (g, m, r) and right (g, r, n): M projected on its ``rank`` leading left singular vectors.
+
+    Projecting keeps the full-rank result exact to rounding however small the last singular values are. Each
+    component's norm is shared equally by its two factors.
+    """
+    left = vectors[:, :, :rank]
+    right = left.transpose(0, 2, 1) @ matrices
+    scale = np.sqrt(np.linalg.norm(right, axis=2))
+    scale[scale == 0.0] = 1.0
+    return left * scale[:, None, :], right / scale[:, :, None]
+
+
 def relative_error(weight: Array, approximation: Array) -> float:
     """Return ||W - W^||_F / ||W||_F; 0 for a layer of zeros that is reproduced."""
     norm = float(np.linalg.norm(weight))
@@ -126,10 +177,13 @@ def relative_error(weight: Array, approximation: Array) -> float:
     return 0.0 if gap == 0.0 else np.inf
 
 
-def blocked(limit: int, block: int) -> tuple[int, ...]:
-    """Return the multiples of ``block`` below ``limit``, at most 32 of them evenly spread; (1, ...) below one block."""
-    ranks = list(range(block, limit, block))
-    small = [rank for rank in (1, 2, 4, 8) if rank < min(block, limit)]
-    if len(ranks) > 32:
-        ranks = [ranks[round(i * (len(ranks) - 1) / 31)] for i in range(32)]
-    return tuple(small + ranks)
+def blocked(limit: int, shape: LayerShape, block: int, most: int = 32) -> tuple[int, ...]:
+    """Return ranks below ``limit`` whose channels, over all groups, fill whole blocks; at most ``most``, evenly spread.
+
+    Ranks under one block (1, 2, 4, 8) are offered too: they cost what a block costs, but small layers have no other.
+    """
+    step = block // gcd(block, shape.group)
+    ranks = list(range(step, limit, step))
+    if len(ranks) > most:
+        ranks = [ranks[round(i * (len(ranks) - 1) / (most - 1))] for i in range(most)]
+    return tuple(rank for rank in (1, 2, 4, 8) if rank < min(step, limit)) + tuple(ranks)
