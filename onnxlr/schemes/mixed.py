@@ -83,7 +83,7 @@ class MixedSolver:
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the chain at (m_h, m_v, m_f)."""
-        joins, _ = self._descend(ranks, sweeps=25)
+        joins, _ = self._descend(ranks, sweeps=8)
         geometry = self.layer.geometry
         parts = [
             _balanced(u, filters.reshape(-1, self.layer.shape.S, *branch.kernel))

@@ -1,0 +1,148 @@
+"""How much input every site sees: batch and spatial sizes at given input shapes, from ONNX's shape inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import helper, inliner, shape_inference
+
+from onnxlr_passes.scopes import scopes
+from onnxlr_passes.sites import REWRITABLE, site_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from onnxlr_passes.chain import Chain
+    from onnxlr_passes.geometry import Geometry
+    from onnxlr_passes.sites import Site
+
+_TAG = "onnxlr.site"
+_BIG = 4096  # bytes; smaller tensors may be shapes that inference reads
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What one execution of a node sees: ``batch`` samples (rows, for a linear map) of spatial ``size``.
+
+    ``calls`` counts how often the model holds the node: a local function called three times runs it three times. A
+    body of Loop or Scan counts once.
+    """
+
+    batch: int
+    size: tuple[int, ...]
+    calls: int = 1
+
+    def macs(self, chain: Chain) -> int:
+        """Multiply-adds of ``chain`` here."""
+        return chain.macs(self.size) * self.batch * self.calls
+
+    def dense_macs(self, site: Site) -> int:
+        """Multiply-adds of the site as it is."""
+        return site.parameters * prod(site.geometry.output_size(self.size)) * self.batch * self.calls
+
+
+def extents(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], keys: Mapping[str, Geometry]
+) -> dict[str, Extent]:
+    """Return the extent of every site of ``keys`` whose input shape can be inferred.
+
+    ``shapes`` gives each graph input its full shape. Local functions are inlined (in a copy) to see what they are
+    called with. A site seen with several sizes is given the one with most positions.
+    """
+    bare = _bare(model, shapes)
+    _tag(bare, keys)
+    if bare.functions:
+        bare = inliner.inline_local_functions(bare)
+    try:
+        bare = shape_inference.infer_shapes(bare, strict_mode=False, data_prop=True)
+    except (shape_inference.InferenceError, ValueError):  # a graph it cannot walk: nothing is known
+        return {}
+    found: dict[str, Extent] = {}
+    for scope in scopes(bare):
+        if scope.graph is None:
+            continue
+        for node in scope.nodes:
+            key = next((entry.value for entry in node.metadata_props if entry.key == _TAG), None)
+            if key is None:
+                continue
+            home = scope.where(node.input[0])
+            shape = None if home is None or home.graph is None else _shape(home.graph, node.input[0])
+            extent = None if shape is None else _extent(node.op_type, shape, keys[key])
+            if extent is not None:
+                found[key] = _merge(found.get(key), extent)
+    return found
+
+
+def _merge(before: Extent | None, new: Extent) -> Extent:
+    if before is None:
+        return new
+    larger = max(before, new, key=lambda extent: extent.batch * prod(extent.size))
+    return Extent(larger.batch, larger.size, before.calls + new.calls)
+
+
+def _extent(op: str, shape: tuple[int, ...], geometry: Geometry) -> Extent | None:
+    """Read batch and size off a full input shape; None when it does not fit the operator."""
+    if op == "Conv":
+        return Extent(shape[0], shape[2:]) if len(shape) == 2 + geometry.rank else None
+    return Extent(prod(shape[:-1]), ()) if shape else None
+
+
+def _bare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Copy the model without its large tensors: inference wants shapes, not weights."""
+    bare = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name in {"ir_version", "producer_name"}:
+            setattr(bare, field.name, value)
+    bare.ir_version = max(model.ir_version, 10)  # node metadata, which carries the tags
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = model.graph.name or "graph"
+    bare.graph.node.extend(model.graph.node)
+    bare.graph.output.extend(model.graph.output)
+    listed = {value.name for value in model.graph.input}
+    for value in model.graph.input:
+        copy = bare.graph.input.add()
+        copy.CopyFrom(value)
+        if value.name in shapes and value.type.HasField("tensor_type"):
+            element = value.type.tensor_type.elem_type
+            copy.CopyFrom(helper.make_tensor_value_info(value.name, element, shapes[value.name]))
+    for tensor in model.graph.initializer:
+        if tensor.ByteSize() <= _BIG and not tensor.external_data:
+            bare.graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in listed:
+            info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            bare.graph.input.append(info)
+    for sparse in model.graph.sparse_initializer:
+        bare.graph.sparse_initializer.add().CopyFrom(sparse)
+    return bare
+
+
+def _tag(model: onnx.ModelProto, keys: Mapping[str, Geometry]) -> None:
+    """Write each site's key into its node, where inlining carries it along."""
+    for scope in scopes(model):
+        for node in scope.nodes:
+            if node.op_type in REWRITABLE and site_key(scope, node) in keys:
+                del node.metadata_props[:]
+                entry = node.metadata_props.add()
+                entry.key, entry.value = _TAG, site_key(scope, node)
+
+
+def _shape(graph: onnx.GraphProto, name: str) -> tuple[int, ...] | None:
+    for values in (graph.value_info, graph.input, graph.output):
+        for value in values:
+            if value.name == name:
+                return full_shape(value.type)
+    return None
+
+
+def full_shape(kind: onnx.TypeProto) -> tuple[int, ...] | None:
+    """Return the shape of a tensor type when every dimension is a known number."""
+    if not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") and dim.dim_value > 0 for dim in dims):
+        return None
+    return tuple(int(dim.dim_value) for dim in dims)
