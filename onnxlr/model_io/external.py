@@ -146,10 +146,15 @@ def inline(proto: ModelProto, folder: Path | None) -> None:
     """Read every external tensor of ``proto`` into it, in place."""
     for tensor in every_tensor(proto):
         if is_external(tensor):
-            data = read(locate(tensor, folder))
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-            tensor.raw_data = bytes(data)
+            inline_tensor(tensor, folder)
+
+
+def inline_tensor(tensor: TensorProto, folder: Path | None) -> None:
+    """Read the data of an external tensor into it, in place."""
+    data = read(locate(tensor, folder))
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    tensor.raw_data = bytes(data)
 
 
 def external_files(proto: ModelProto, folder: Path | None) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from onnxlr.errors import ModelError
 from onnxlr.model_io.tensors import tensor_array
-from onnxlr.model_io.walk import every_graph
+from onnxlr.model_io.walk import element_count, every_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,15 +35,18 @@ def check_finite(proto: ModelProto, folder: Path | None) -> None:
         Naming the first such tensor.
     """
     for name, tensor in _weights(proto):
-        values = tensor_array(tensor, folder).reshape(-1)
-        bad = 0
-        for start in range(0, values.size, _AT_ONCE):
-            bad += int(np.count_nonzero(~np.isfinite(values[start : start + _AT_ONCE])))
+        bad = _count_not_finite(tensor, folder)
         if bad:
             raise ModelError(
-                f"weight {name!r} holds NaN or infinity in {bad} of {values.size} elements",
+                f"weight {name!r} holds NaN or infinity in {bad} of {element_count(tensor)} elements",
                 "train or export the model again",
             )
+
+
+def _count_not_finite(tensor: TensorProto, folder: Path | None) -> int:
+    values = tensor_array(tensor, folder).reshape(-1)
+    parts = (values[start : start + _AT_ONCE] for start in range(0, values.size, _AT_ONCE))
+    return sum(int(np.count_nonzero(~np.isfinite(part))) for part in parts)
 
 
 def _weights(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:

@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.model_io.atomic import create, draft, place, sync
-from onnxlr.model_io.external import Extent, chunks, external_files, inline, locate
+from onnxlr.model_io.external import Extent, chunks, external_files, inline, inline_tensor, locate
 from onnxlr.model_io.load import PROTOBUF_LIMIT
 from onnxlr.model_io.tensors import dense_size
 from onnxlr.model_io.walk import (
@@ -122,12 +122,15 @@ def _write_weights(
     extents: dict[Extent, int] = {}  # offsets in the new file: tensors that share their bytes go on sharing them
 
     def write(tensor: TensorProto, copy: TensorProto, *, large_too: bool) -> None:
-        if is_external(tensor):
+        large = (raw_size(tensor) or 0) > EXTERNAL_FROM
+        if is_external(tensor) and large:
             extent = locate(tensor, folder)
             if extent not in extents:
                 extents[extent] = _append(file, chunks(extent))
             _refer(copy, location, extents[extent], extent.length)
-        elif large_too and tensor.HasField("raw_data") and (raw_size(tensor) or 0) > EXTERNAL_FROM:
+        elif is_external(tensor):  # ONNX Runtime cannot use a small one everywhere, such as the condition of an If
+            inline_tensor(copy, folder)
+        elif large_too and large and tensor.HasField("raw_data"):
             data = tensor.raw_data
             _refer(copy, location, _append(file, [data]), len(data))
         elif large_too:

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxlr.errors import ModelError
+from onnxlr.model_io import check_finite, dense_size, every_tensor, load, runnable, save, tensor_array
+from tests.hostile.models import SIZE, everywhere, matmul, model, plain, refer, weight, write_external
+
+ROWS = np.random.default_rng(7).standard_normal((1, SIZE)).astype(np.float32)
+
+
+def run(runnable_model: bytes | Path) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(runnable_model, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": ROWS})[0])
+
+
+def is_external(tensor: TensorProto) -> bool:
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def test_every_tensor_of_every_place_is_found_once() -> None:
+    names = sorted(tensor.name for tensor in every_tensor(everywhere()))
+    assert names == ["c", "else_w", "fw", "k", "s", "s_indices", "then_w", "w"]
+
+
+def test_a_self_contained_model_survives_load_and_save(tmp_path: Path) -> None:
+    proto = everywhere()
+    source, copy = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    source.write_bytes(proto.SerializeToString(deterministic=True))
+    loaded = load(source)
+    assert loaded.proto == proto
+    assert (loaded.path, loaded.folder, loaded.external, loaded.files) == (source, tmp_path, False, (source,))
+    assert save(loaded.proto, copy) == loaded.size == source.stat().st_size
+    assert copy.read_bytes() == source.read_bytes()
+    assert loaded.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def test_small_external_data_is_inlined(tmp_path: Path) -> None:
+    proto = everywhere()
+    path = tmp_path / "m.onnx"
+    write_external(proto, path)
+    data = tmp_path / "weights.bin"
+    loaded = load(str(path))
+    assert loaded.external
+    assert loaded.size == path.stat().st_size + data.stat().st_size
+    assert loaded.sha256 == hashlib.sha256(path.read_bytes() + data.read_bytes()).hexdigest()
+    assert loaded.files == (path, data)
+    for ours, theirs in zip(every_tensor(loaded.proto), every_tensor(proto), strict=True):
+        assert not is_external(ours)
+        assert np.array_equal(numpy_helper.to_array(ours), numpy_helper.to_array(theirs))
+    assert np.array_equal(run(loaded.proto.SerializeToString()), run(proto.SerializeToString()))
+
+
+def test_large_external_data_stays_and_streams(tmp_path: Path) -> None:
+    proto = everywhere()
+    path = tmp_path / "m.onnx"
+    referring = write_external(proto, path)
+    loaded = load(path, inline_limit=0)
+    assert loaded.proto == referring
+    for ours, theirs in zip(every_tensor(loaded.proto), every_tensor(proto), strict=True):
+        assert np.array_equal(tensor_array(ours, loaded.folder), numpy_helper.to_array(theirs))
+    with runnable(loaded.proto, loaded.folder) as private:
+        assert isinstance(private, Path)
+        assert private.parent.stat().st_mode & 0o777 == 0o700
+        assert np.array_equal(run(private), run(proto.SerializeToString()))
+    assert not private.parent.exists()
+
+
+def test_runnable_gives_bytes_or_by_its_limit_a_path() -> None:
+    proto = plain()
+    with runnable(proto, None) as small:
+        assert isinstance(small, bytes)
+    with runnable(proto, None, limit=100) as large:
+        assert isinstance(large, Path)
+        assert np.array_equal(run(large), run(small))
+
+
+def test_inlining_stops_at_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    proto = plain()
+    write_external(proto, path)
+    length = SIZE * SIZE * 4
+    assert load(path, inline_limit=length).proto.graph.initializer[0].HasField("raw_data")
+    assert is_external(load(path, inline_limit=length - 1).proto.graph.initializer[0])
+
+
+def test_dense_size_is_that_of_the_model_in_one_file(tmp_path: Path) -> None:
+    proto = everywhere()
+    write_external(proto, tmp_path / "m.onnx")
+    external = load(tmp_path / "m.onnx", inline_limit=0)
+    size = len(proto.SerializeToString())
+    assert dense_size(proto, None) == pytest.approx(size, abs=8 * 8)
+    assert dense_size(external.proto, external.folder) == pytest.approx(size, abs=8 * 80)
+    assert size > 7 * SIZE * SIZE * 4  # so neither tolerance hides a tensor
+
+
+NUMBERS = [np.float64, np.float32, np.float16, np.int64, np.int8, np.bool_, np.complex64]
+OTHER_NUMBERS = [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.int4, ml_dtypes.uint4]
+
+
+@pytest.mark.parametrize("kind", [*NUMBERS, *OTHER_NUMBERS])
+def test_external_values_of_every_type(kind: type, tmp_path: Path) -> None:
+    values = np.array([[0, 1, 1], [3, -2, 5], [7, 1, 0]]).clip(0).astype(kind)
+    tensor = numpy_helper.from_array(values, "t")
+    raw = tensor.raw_data
+    (tmp_path / "t.bin").write_bytes(b"12345" + raw + b"6")
+    inside = tensor_array(tensor, None)
+    refer(tensor, "t.bin", 5, len(raw))
+    outside = tensor_array(tensor, tmp_path)
+    assert inside.dtype == outside.dtype
+    assert np.array_equal(inside, values)
+    assert np.array_equal(outside, values)
+
+
+def test_offset_and_length_may_be_left_out(tmp_path: Path) -> None:
+    tensor = weight("w", 0)
+    raw = tensor.raw_data
+    (tmp_path / "t.bin").write_bytes(raw)
+    refer(tensor, "t.bin", 0, None)
+    del tensor.external_data[1]
+    assert tensor_array(tensor, tmp_path).tobytes() == raw
+
+
+def test_a_model_in_memory() -> None:
+    proto = plain()
+    loaded = load(proto)
+    data = proto.SerializeToString(deterministic=True)
+    assert loaded.proto is proto
+    assert (loaded.path, loaded.folder, loaded.size) == (None, None, len(data))
+    assert loaded.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_external_data_of_a_model_in_memory_cannot_be_found(tmp_path: Path) -> None:
+    referring = write_external(plain(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="given in memory; give the path"):
+        load(referring)
+
+
+def test_a_download_cache_of_links(tmp_path: Path) -> None:
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    proto = plain()
+    write_external(proto, blobs / "aaaa", "model.onnx.data")
+    (blobs / "model.onnx.data").rename(blobs / "bbbb")
+    (snapshot / "model.onnx").symlink_to("../../blobs/aaaa")
+    (snapshot / "model.onnx.data").symlink_to("../../blobs/bbbb")
+    assert load(snapshot / "model.onnx").proto == proto
+    large = load(snapshot / "model.onnx", inline_limit=0)
+    assert np.array_equal(
+        tensor_array(large.proto.graph.initializer[0], large.folder), tensor_array(weight("w", 0), None)
+    )
+
+
+def test_a_hard_linked_data_file_is_as_good_as_any(tmp_path: Path) -> None:
+    write_external(plain(), tmp_path / "m.onnx")
+    (tmp_path / "again").hardlink_to(tmp_path / "weights.bin")
+    assert load(tmp_path / "m.onnx").proto == plain()
+
+
+def unnamed_graph() -> onnx.ModelProto:
+    proto = plain()
+    proto.graph.ClearField("name")
+    return proto
+
+
+def untyped_output() -> onnx.ModelProto:
+    proto = plain()
+    proto.graph.output[0].ClearField("type")
+    return proto
+
+
+def repeated_metadata() -> onnx.ModelProto:
+    proto = plain()
+    for _ in range(2):
+        proto.metadata_props.add(key="a", value="b")
+    return proto
+
+
+SCALE = numpy_helper.from_array(np.ones(SIZE, np.float32), "scale")
+FORGIVEN = {
+    "runtime operator in the default domain": model(
+        [helper.make_node("LayerNormalization", ["x", "scale"], ["y"])], [SCALE], opset=12
+    ),
+    "domain not imported": model([helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")]),
+    "initializer of IR 3 that is no input": model([matmul()], [weight("w", 0)], ir=3),
+    "unnamed graph": unnamed_graph(),
+    "untyped output": untyped_output(),
+    "metadata key twice": repeated_metadata(),
+}
+
+
+@pytest.mark.parametrize("proto", FORGIVEN.values(), ids=FORGIVEN.keys())
+def test_what_runs_but_the_checker_rejects_is_forgiven(proto: onnx.ModelProto) -> None:
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(proto)
+    before = proto.SerializeToString()
+    assert load(proto).proto.SerializeToString() == before
+    run(before)
+
+
+def test_custom_domains_are_not_our_business() -> None:
+    load(model([helper.make_node("Secret", ["x"], ["y"], domain="vendor", key=1)], domains=["vendor"]))
+
+
+def bad_size() -> onnx.ModelProto:
+    proto = plain()
+    proto.graph.initializer[0].raw_data = bytes(8)
+    return proto
+
+
+def bad_text() -> onnx.ModelProto:
+    proto = plain()
+    proto.graph.node[0].name = "QQ"
+    return onnx.ModelProto.FromString(proto.SerializeToString().replace(b"QQ", b"\xff\xfe"))
+
+
+def no_opset() -> onnx.ModelProto:
+    proto = plain()
+    del proto.opset_import[:]
+    return proto
+
+
+NEWEST = onnx.defs.onnx_opset_version()
+INVALID = {
+    "no graph": (onnx.ModelProto(ir_version=8), "has no graph"),
+    "no opset": (no_opset(), "names no opset"),
+    "old opset": (model([matmul()], [weight("w", 0)], opset=6), "opset 6, older than 7"),
+    "new opset": (model([matmul()], [weight("w", 0)], opset=NEWEST + 1), f"opset {NEWEST + 1}, newer than {NEWEST}"),
+    "new IR": (model([matmul()], [weight("w", 0)], ir=onnx.IR_VERSION + 1), "upgrade the onnx package"),
+    "wrong size": (bad_size(), "'w' of .* holds 8 bytes, its shape needs 4356"),
+    "not text": (bad_text(), "onnx.NodeProto.name is not text"),
+    "unknown input": (model([matmul("missing")]), "topologically sorted.*'missing'"),
+    "twice the same output": (model([matmul(), matmul()], [weight("w", 0)]), "single static assignment"),
+    "unknown attribute": (model([helper.make_node("Relu", ["x"], ["y"], depth=1)]), "Unrecognized attribute: depth"),
+    "initializer twice": (model([matmul()], [weight("w", 0), weight("w", 1)]), "w initializer name is not unique"),
+}
+
+
+@pytest.mark.parametrize(("proto", "message"), INVALID.values(), ids=INVALID.keys())
+def test_a_real_fault_is_one_clear_line(proto: onnx.ModelProto, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        load(proto)
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+
+
+def poisoned(kind: type, value: float) -> onnx.TensorProto:
+    values = np.ones((SIZE, SIZE), kind)
+    values[3, 4] = value
+    return numpy_helper.from_array(values, "w")
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_numbers(kind: type, value: float) -> None:
+    check_finite(model([matmul()], [poisoned(kind, 1.0)]), None)
+    with pytest.raises(ModelError, match="weight 'w' holds NaN or infinity in 1 of 1089 elements"):
+        check_finite(model([matmul()], [poisoned(kind, value)]), None)
+
+
+def test_a_bad_weight_is_found_in_every_place(tmp_path: Path) -> None:
+    for place in ("w", "k", "then_w", "else_w", "fw"):
+        proto = everywhere()
+        tensor = next(one for one in every_tensor(proto) if one.name == place)
+        tensor.raw_data = poisoned(np.float32, np.nan).raw_data
+        write_external(proto, tmp_path / f"{place}.onnx", f"{place}.bin")
+        external = load(tmp_path / f"{place}.onnx", inline_limit=0)
+        with pytest.raises(ModelError, match=f"weight '{place}'"):
+            check_finite(external.proto, external.folder)
+
+
+def test_a_weight_behind_a_transpose_is_a_weight() -> None:
+    nodes = [helper.make_node("Transpose", ["w"], ["wt"]), helper.make_node("Identity", ["wt"], ["wi"]), matmul("wi")]
+    check_finite(model(nodes, [weight("w", 0)]), None)
+    with pytest.raises(ModelError, match="weight 'w'"):
+        check_finite(model(nodes, [poisoned(np.float32, np.nan)]), None)
+
+
+def test_a_mask_may_be_infinite() -> None:
+    mask = numpy_helper.from_array(np.full((1, SIZE), -np.inf, np.float32), "mask")
+    proto = model([matmul("w", "x", "a"), helper.make_node("Add", ["a", "mask"], ["y"])], [weight("w", 0), mask])
+    check_finite(proto, None)
