@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxlr.target.feeds import seeded_feeds
 from onnxlr.target.inputs import Feeds, Input, graph_inputs, resolve_shapes
 from onnxlr.target.machine import channel_block, usable_cores
 from onnxlr.target.session import Description, Target, bind, run
@@ -16,5 +17,6 @@ __all__ = [
     "graph_inputs",
     "resolve_shapes",
     "run",
+    "seeded_feeds",
     "usable_cores",
 ]

@@ -122,11 +122,13 @@ class Target:
             raise UsageError(f"--threads {self.threads}: this process may use {cores} physical cores", f"1 to {cores}")
         object.__setattr__(self, "threads", self.threads or cores)
 
-    def session(self, model: bytes | Path, *, profile: Path | None = None) -> ort.InferenceSession:
+    def session(self, model: bytes | Path, *, name: str = "", profile: Path | None = None) -> ort.InferenceSession:
         """Make a session for ``model``: its bytes, or the file to load (with its external data beside it).
 
         Parameters
         ----------
+        name
+            How a message calls the model; by default the file's name.
         profile
             Prefix of the trace file to write, when every node is to be timed; ``end_profiling`` gives the file's name.
 
@@ -135,7 +137,8 @@ class Target:
         ModelError
             The provider is not there or does not take over, or ONNX Runtime refuses the model, with its reason.
         """
-        where = f"{model.name}: " if isinstance(model, Path) else ""
+        name = name or (model.name if isinstance(model, Path) else "")
+        where = f"{name}: " if name else ""
         wanted = _PROVIDERS[self.provider].ort_name
         if wanted not in ort.get_available_providers():
             raise self._unavailable("is not part of the installed ONNX Runtime")
