@@ -7,6 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlr.cost.timing import (
+    Speedup,
     TimingOptions,
     burst_size,
     is_unstable,
@@ -112,6 +113,13 @@ class TestSpeedup:
         result = speedup(first, second)
         assert result.low < 1 < result.high
         assert not result.significant
+
+    @pytest.mark.parametrize(
+        ("low", "high", "significant"),
+        [(1.03, 1.2, True), (0.8, 0.97, True), (1.01, 1.2, False), (0.8, 0.99, False), (0.9, 1.1, False)],
+    )
+    def test_what_two_sessions_of_one_model_may_differ_by_is_not_significant(self, low, high, significant):
+        assert Speedup(1.0, low, high).significant is significant
 
     def test_interval_covers_the_median_95_times_in_100(self):
         rng = np.random.default_rng(2)
