@@ -72,8 +72,8 @@ class Timing:
 class Speedup:
     """How many times faster one model is than another: median of the rounds' ratios, and its 95 % interval.
 
-    The interval is about the noise between rounds. It does not hold what is fixed for as long as two sessions live, such
-    as where their memory lies: two sessions of one model were seen up to 1.6 % apart.
+    The interval is about the noise between rounds. It does not hold what is fixed for as long as two sessions live,
+    such as where their memory lies: two sessions of one model were seen up to 1.6 % apart.
     """
 
     ratio: float
