@@ -1,0 +1,29 @@
+"""onnxlr takes a trained ONNX model and gives back a faster one, with proof.
+
+``rewrite``, ``inspect``, ``bench`` and ``validate`` are the API; what they raise is in ``onnxlr.errors``. Nothing heavy is
+imported before one of them is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxlr.api import Rewrite, bench, inspect, rewrite, validate
+    from onnxlr.planning.plan import Plan
+
+__all__ = ["Plan", "Rewrite", "bench", "inspect", "rewrite", "validate"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the API when it is first asked for (PEP 562)."""
+    if name == "Plan":
+        return import_module("onnxlr.planning.plan").Plan
+    if name in __all__:
+        return getattr(import_module("onnxlr.api"), name)
+    raise AttributeError(f"module 'onnxlr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

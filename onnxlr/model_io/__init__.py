@@ -5,7 +5,19 @@ from __future__ import annotations
 from onnxlr.model_io.finite import check_finite
 from onnxlr.model_io.load import Model, load
 from onnxlr.model_io.runnable import runnable
-from onnxlr.model_io.save import save
+from onnxlr.model_io.save import check_output, save
 from onnxlr.model_io.tensors import dense_size, every_tensor, tensor_array
+from onnxlr.model_io.text import write_text
 
-__all__ = ["Model", "check_finite", "dense_size", "every_tensor", "load", "runnable", "save", "tensor_array"]
+__all__ = [
+    "Model",
+    "check_finite",
+    "check_output",
+    "dense_size",
+    "every_tensor",
+    "load",
+    "runnable",
+    "save",
+    "tensor_array",
+    "write_text",
+]

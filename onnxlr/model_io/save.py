@@ -73,14 +73,14 @@ def save(
     inputs = [*protect, *external_files(proto, folder).values()]
     try:
         for target in (out, data) if split else (out,):
-            _check_target(target, inputs, force=force)
+            check_output(target, inputs, force=force)
         if split:
             return _save_split(proto, out, data, folder, force=force, limit=limit)
         return _save_whole(proto, out, folder, force=force)
     except FileExistsError as error:
-        raise _exists(str(error.filename2 or error.filename)) from error
+        raise output_exists(str(error.filename2 or error.filename)) from error
     except OSError as error:
-        raise _cannot_write(out, error) from error
+        raise cannot_write(out, error) from error
 
 
 def _save_whole(proto: onnx.ModelProto, out: Path, folder: Path | None, *, force: bool) -> int:
@@ -161,23 +161,32 @@ def _refer(tensor: TensorProto, location: str, offset: int, length: int) -> None
         tensor.external_data.add(key=key, value=value)
 
 
-def _check_target(target: Path, inputs: Sequence[Path], *, force: bool) -> None:
+def check_output(target: Path, protect: Sequence[Path] = (), *, force: bool = False) -> None:
+    """Refuse, before any work is done, an output that could not be written at its end.
+
+    Raises
+    ------
+    UsageError
+        When ``target`` exists and ``force`` is not given, or is one of the files of ``protect``.
+    ModelError
+        When there is no such folder, or ``target`` is one itself.
+    """
     if not target.parent.is_dir():
         raise ModelError(f"cannot write {target}: {target.parent} is not a folder", "create it first")
     if target.is_dir():
         raise ModelError(f"cannot write {target}: it is a directory", "give the name of a file")
-    for one in inputs:
+    for one in protect:
         if target.exists() and one.exists() and target.samefile(one):
             raise UsageError(f"{target} is the same file as the input {one}", "give another output")
     if os.path.lexists(target) and not force:
-        raise _exists(str(target))
+        raise output_exists(str(target))
 
 
-def _exists(target: str) -> UsageError:
+def output_exists(target: str) -> UsageError:
     return UsageError(f"{target} exists", "give another output, or --force to overwrite it")
 
 
-def _cannot_write(out: Path, error: OSError) -> ModelError:
+def cannot_write(out: Path, error: OSError) -> ModelError:
     if error.errno in _FULL:
         return ModelError(f"cannot write {out} ({error.strerror})", "free some space, or give an output elsewhere")
     return ModelError(f"cannot write {out} ({error.strerror})", "check the folder and its permissions")

@@ -59,6 +59,11 @@ class Asym3d:
         one, two = _geometries(shape.geometry, self.order)
         return _chain(one, two, blank(g * k, shape.S, *one.kernel), blank(g * r, k, *two.kernel), blank(g * shape.T, r))
 
+    def unfoldings(self, shape: LayerShape) -> tuple[tuple[int, ...], ...]:
+        """Return the modes whose spectra rule K and r."""
+        first, _ = axes_of(shape.geometry, self.order)
+        return ((1, *(2 + a for a in first)), (0,))
+
     def solver(self, layer: Layer) -> Asym3dSolver:
         """Decompose the tensor (g, T, (s, first taps), other taps)."""
         first, second = axes_of(layer.geometry, self.order)

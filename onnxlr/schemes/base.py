@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import gcd, prod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -140,6 +140,15 @@ class Scheme(Protocol):
 
     def solver(self, layer: Layer) -> Solver:
         """Decompose the layer once for all ranks."""
+        ...
+
+
+@runtime_checkable
+class Unfolded(Protocol):
+    """A scheme each of whose ranks is the rank of one unfolding of the kernel."""
+
+    def unfoldings(self, shape: LayerShape) -> tuple[tuple[int, ...], ...]:
+        """Return, per rank, the modes that make the rows of its unfolding."""
         ...
 
 

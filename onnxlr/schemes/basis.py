@@ -41,6 +41,10 @@ class Basis:
         g = shape.group
         return _chain(shape.geometry, blank(g * r, shape.S, *shape.geometry.kernel), blank(g * shape.T, r))
 
+    def unfoldings(self, shape: LayerShape) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
+        """Return the modes whose spectrum rules the rank."""
+        return ((0,),)
+
     def solver(self, layer: Layer) -> BasisSolver:
         """Decompose Wm, (g, T, S taps)."""
         return BasisSolver(layer)

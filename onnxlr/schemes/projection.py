@@ -45,6 +45,10 @@ class Projection:
         g = shape.group
         return _chain(shape.geometry, blank(g * r, shape.S), blank(g * shape.T, r, *shape.geometry.kernel))
 
+    def unfoldings(self, shape: LayerShape) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
+        """Return the modes whose spectrum rules the rank."""
+        return ((1,),)
+
     def solver(self, layer: Layer) -> ProjectionSolver:
         """Decompose the unfolding by input channel, (g, S, T taps)."""
         return ProjectionSolver(layer)

@@ -60,9 +60,16 @@ class Separable:
         g = shape.group
         return _chain(one, two, blank(g * k, shape.S, *one.kernel), blank(g * shape.T, k, *two.kernel))
 
+    def unfoldings(self, shape: LayerShape) -> tuple[tuple[int, ...], ...]:
+        """Return the modes of the smaller side of M, whose spectrum rules the rank."""
+        kernel = shape.geometry.kernel
+        first, second = axes_of(shape.geometry, self.order)
+        near, far = shape.S * prod(kernel[a] for a in first), shape.T * prod(kernel[a] for a in second)
+        return ((1, *(2 + a for a in first)) if near <= far else (0, *(2 + a for a in second)),)
+
     def solver(self, layer: Layer) -> SeparableSolver:
         """Decompose M[(s, first taps), (t, other taps)]."""
-        return SeparableSolver(layer, self.order)
+        return SeparableSolver(layer, self.order, self.unfoldings(layer.shape)[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,30 +78,23 @@ class SeparableSolver:
 
     layer: Layer
     order: str
+    rows: tuple[int, ...]
 
     def error(self, ranks: Ranks) -> float:
         """Return the exact relative error."""
-        return tail_error(self.layer.leading(self._rows())[1], ranks[0])
+        return tail_error(self.layer.leading(self.rows)[1], ranks[0])
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the chain at (K,)."""
         (k,) = ranks
         shape = self.layer.shape
         one, two = (shape.geometry.only(*axes) for axes in axes_of(shape.geometry, self.order))
-        left, right = truncate(self.layer.unfold(self._rows()), self.layer.leading(self._rows())[0], k)
-        if self._rows()[0] == 0:  # decomposed from the output side, the smaller one
+        left, right = truncate(self.layer.unfold(self.rows), self.layer.leading(self.rows)[0], k)
+        if self.rows[0] == 0:  # decomposed from the output side, the smaller one
             left, right = right.transpose(0, 2, 1), left.transpose(0, 2, 1)
         before = left.transpose(0, 2, 1).reshape(-1, shape.S, *one.kernel)
         after = np.moveaxis(right.reshape(shape.group, k, shape.T, *two.kernel), 2, 1)
         return _chain(one, two, before, after.reshape(-1, k, *two.kernel))
-
-    def _rows(self) -> tuple[int, ...]:
-        """Return the modes of the smaller side of M."""
-        shape = self.layer.shape
-        kernel = shape.geometry.kernel
-        first, second = axes_of(shape.geometry, self.order)
-        near, far = shape.S * prod(kernel[a] for a in first), shape.T * prod(kernel[a] for a in second)
-        return (1, *(2 + a for a in first)) if near <= far else (0, *(2 + a for a in second))
 
 
 def refuse_inseparable(shape: LayerShape) -> str | None:

@@ -44,6 +44,10 @@ class Tucker2Scheme:
         g, kernel = shape.group, shape.geometry.kernel
         return _chain(shape.geometry, blank(g * r3, shape.S), blank(g * r4, r3, *kernel), blank(g * shape.T, r4))
 
+    def unfoldings(self, shape: LayerShape) -> tuple[tuple[int, ...], ...]:  # noqa: ARG002
+        """Return the modes whose spectra rule R3 and R4."""
+        return ((1,), (0,))
+
     def solver(self, layer: Layer) -> Tucker2Solver:
         """Decompose the two channel modes of (g, T, S, taps)."""
         weight = layer.grouped()

@@ -11,9 +11,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxlr_passes.base import Change, PassError, PassResult
-from onnxlr_passes.cleanup import Cleanup
+from onnxlr_passes.cleanup import remove_orphans
 from onnxlr_passes.scopes import Scope, fresh_name, scopes, value_names
 from onnxlr_passes.sites import Site, locate, site_key
+from onnxlr_passes.unlist_initializers import allow_unlisted_initializers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,11 +66,9 @@ class Decompose:
                 chain = self.chains[site.key]
                 writer.replace(node, site, chain)
                 changes.append(Change(site.label, f"{site.op} replaced by {len(chain.stages)} stages"))
-        if changed.ir_version < 4:  # initialisers that are not inputs: what every new factor is
-            changes.append(Change("", f"IR version {changed.ir_version} raised to 4"))
-            changed.ir_version = 4
-        cleaned = Cleanup(frozenset(orphans))(changed)
-        return PassResult(cleaned.model, (*changes, *cleaned.changes))
+        changes += allow_unlisted_initializers(changed)
+        changes += remove_orphans(changed, orphans)
+        return PassResult(changed, tuple(changes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,14 +80,15 @@ class Site:
         return np.ascontiguousarray(array.astype(np.float64)) * self.scale
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Skipped:
-    """A node that stays as it is, and why."""
+    """A node that stays as it is, and why; ``site`` says what it is where that much is known, for counting."""
 
     key: str
     label: str
     op: str
     reason: str
+    site: Site | None = None
 
 
 def locate(model: onnx.ModelProto, folder: Path | None = None) -> tuple[tuple[Site, ...], tuple[Skipped, ...]]:
@@ -150,7 +151,11 @@ def _examine(constants: Constants, scope: Scope, node: onnx.NodeProto) -> Site |
         return skip("an empty weight")
     build = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}[node.op_type]
     found = build(scope, node, weight)
-    return skip(found) if isinstance(found, str) else found
+    if isinstance(found, str):
+        return skip(found)
+    if found.geometry.group > 1 and found.in_channels == found.geometry.group:
+        return Skipped(key, label, node.op_type, "depthwise", found)
+    return found
 
 
 def _dynamic_weight(constants: Constants, scope: Scope, node: onnx.NodeProto, why: str) -> str:
@@ -169,8 +174,6 @@ def _conv(scope: Scope, node: onnx.NodeProto, weight: Constant) -> Site | str:
         return geometry
     if weight.shape[0] % geometry.group:
         return f"{weight.shape[0]} output channels do not divide into {geometry.group} groups"
-    if geometry.group > 1 and weight.shape[1] == 1:
-        return "depthwise"
     return Site(
         key=site_key(scope, node),
         label=node.name or site_key(scope, node),

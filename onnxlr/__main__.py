@@ -1,0 +1,5 @@
+"""``python -m onnxlr`` is ``onnxlr``."""
+
+from onnxlr.cli.main import main
+
+main()

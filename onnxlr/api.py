@@ -1,0 +1,247 @@
+"""The Python API: the same jobs as the command line, for export scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from onnxlr import model_io, pipeline
+from onnxlr.cost.timing import TimingOptions
+from onnxlr.errors import UsageError
+from onnxlr.inspection import Inspection
+from onnxlr.inspection import inspect_model as _inspect_model
+from onnxlr.planning.budget import Energy, Evbmf, KeepMacs, Rank
+from onnxlr.planning.plan import Plan, read_plan
+from onnxlr.prepare import Selection
+from onnxlr.target import Target, graph_inputs, seeded_feeds
+from onnxlr.validate.feeds import feeds_from_npz
+from onnxlr.validate.latency import BenchResult
+from onnxlr.validate.latency import bench as _bench
+from onnxlr.validate.verdict import Limits, Verdict
+from onnxlr.validate.verdict import validate as _validate
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    import onnx
+
+    from onnxlr.planning.budget import Budget
+    from onnxlr.report.summary import Summary
+
+    Source = str | os.PathLike[str] | onnx.ModelProto
+
+Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """A rewritten model with its proof.
+
+    ``model`` is the new ModelProto (external data of huge models still refers to the source's folder, which
+    :meth:`save` copies from); ``plan`` can be replayed; ``summary`` holds every figure of the report.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    summary: Summary
+    source: model_io.Model
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+        """Write the model to ``path``, whole or not at all; weights over 2 GB go to ``path`` + ``.data``.
+
+        Raises
+        ------
+        UsageError
+            When the file exists and ``force`` is False, or is the source model.
+        ModelError
+            When it cannot be written.
+        """
+        out = Path(path)
+        model_io.save(
+            self.model,
+            out,
+            folder=self.source.folder,
+            external=self.source.external,
+            force=force,
+            protect=self.source.files,
+        )
+        return out
+
+
+def budget_of(keep_macs: float | None, energy: float | None, rank: int | str | None) -> Budget:
+    """Return the one budget that was given; half of the MACs when none was.
+
+    Raises
+    ------
+    UsageError
+        When several are given, or a value makes no sense.
+    """
+    given = [name for name, v in (("keep-macs", keep_macs), ("energy", energy), ("rank", rank)) if v is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", "give one of them")
+    if energy is not None:
+        return Energy(energy)
+    if rank is not None:
+        if rank == "evbmf":
+            return Evbmf()
+        if isinstance(rank, str) and not rank.isdigit():
+            raise UsageError(f"--rank {rank} is neither a whole number nor evbmf", "for example --rank 32")
+        return Rank(int(rank))
+    return KeepMacs(0.5 if keep_macs is None else keep_macs)
+
+
+def rewrite(
+    model: Source,
+    *,
+    scheme: str | Sequence[str] = "auto",
+    keep_macs: float | None = None,
+    energy: float | None = None,
+    rank: int | str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: Provider = "cpu",
+    threads: int = 0,
+    plan: Plan | str | os.PathLike[str] | None = None,
+    simplify: bool = True,
+    validate: bool = True,
+    dry_run: bool = False,
+    seed: int = 0,
+    progress: pipeline.Progress = pipeline.silent,
+) -> Rewrite:
+    """Replace convolutions and large linear layers of ``model`` by cheaper low-rank chains.
+
+    Parameters
+    ----------
+    model
+        Path of an .onnx file, or a ModelProto, which is not changed.
+    scheme
+        ``auto`` (all families) or any of basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d.
+    keep_macs, energy, rank
+        How much, one of: share of the model's multiply-adds to keep (default 0.5); share of every kernel's squared
+        norm to keep; this very rank on every layer (or ``"evbmf"``: the rank that stands above the noise).
+    include, exclude
+        Shell patterns on node names.
+    shapes
+        Full shapes of inputs with free dimensions, by input name.
+    provider, threads
+        Where to measure; 0 threads is every physical core this process may use.
+    plan
+        A plan to replay instead of choosing.
+    simplify
+        Whether to run onnxsim first.
+    validate
+        Whether to run both models, compare them and time them.
+    dry_run
+        Plan and count only; ``Rewrite.model`` is then the prepared original.
+    seed
+        Of the random feeds.
+    progress
+        Called with a stage's name and its share done.
+
+    Raises
+    ------
+    OnnxlrError
+        One of its children, each with the exit code of the command line.
+    """
+    source = model_io.load(model)
+    request = pipeline.Request(
+        schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
+        budget=budget_of(keep_macs, energy, rank),
+        selection=Selection(tuple(include), tuple(exclude)),
+        target=_target(provider, threads, shapes),
+        plan=plan if isinstance(plan, Plan) or plan is None else read_plan(Path(plan)),
+        simplify=simplify,
+        validate=validate,
+        dry_run=dry_run,
+        seed=seed,
+    )
+    outcome = pipeline.run(source, request, progress)
+    return Rewrite(outcome.proto, outcome.plan, outcome.summary, source)
+
+
+def inspect(
+    model: Source,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: Provider = "cpu",
+    threads: int = 0,
+    progress: pipeline.Progress = pipeline.silent,
+) -> Inspection:
+    """List every Conv, Gemm and MatMul with its shape, its share of MACs and time, and what could replace it.
+
+    Raises
+    ------
+    OnnxlrError
+        When the model cannot be read, or an input's shape must be given.
+    """
+    return _inspect_model(model_io.load(model), _target(provider, threads, shapes), progress)
+
+
+def bench(
+    *models: Source,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: Provider = "cpu",
+    threads: int = 0,
+    seconds: float = 1.5,
+    seed: int = 0,
+    progress: pipeline.Progress = pipeline.silent,
+) -> BenchResult:
+    """Time models against each other, taking turns on the same seeded feeds; the first is the reference.
+
+    ``seconds`` are spent on each model.
+
+    Raises
+    ------
+    OnnxlrError
+        When a model cannot be read or run.
+    """
+    return _bench(
+        [model_io.load(model) for model in models],
+        _target(provider, threads, shapes),
+        seed=seed,
+        options=TimingOptions(budget_s=seconds),
+        progress=lambda share: progress("measure", share),
+    )
+
+
+def validate(
+    reference: Source,
+    new: Source,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    samples: int = 16,
+    min_cosine: float = 0.9,
+    max_error: float | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: Provider = "cpu",
+    threads: int = 0,
+    seed: int = 0,
+    progress: pipeline.Progress = pipeline.silent,
+) -> Verdict:
+    """Compare two models on the same feeds: ``samples`` seeded random ones, or those of an .npz file.
+
+    The new model passes when every output has a cosine of at least ``min_cosine`` with the reference's and, where
+    ``max_error`` is given, a relative L2 error of at most that.
+
+    Raises
+    ------
+    OnnxlrError
+        When a model cannot be read or run, or the data do not fit.
+    """
+    old, now = model_io.load(reference), model_io.load(new)
+    target = _target(provider, threads, shapes)
+    feeds = (
+        seeded_feeds(old.proto, target, seed=seed, count=samples)
+        if data is None
+        else feeds_from_npz(Path(data), graph_inputs(old.proto), samples)
+    )
+    limits = Limits(min_cosine, max_error)
+    return _validate(old, now, target, feeds, limits=limits, progress=lambda share: progress("compare", share))
+
+
+def _target(provider: str, threads: int, shapes: Mapping[str, Sequence[int]] | None) -> Target:
+    fixed = tuple((name, tuple(shape)) for name, shape in (shapes or {}).items())
+    return Target(provider=provider, threads=threads, shapes=fixed)

@@ -1,0 +1,53 @@
+"""What commands print with: tables on stdout, progress on stderr and only for a terminal."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console, RenderableType
+
+    from onnxlr.pipeline import Progress
+
+_PIPED_WIDTH = 160  # columns of a report that goes to a file or a pipe
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to stdout, as wide as the terminal, or wide enough when there is none."""
+    for part in parts:
+        _stdout().print(part, soft_wrap=False)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Yield a callback that draws one bar per stage; on anything but a terminal it draws nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks = {}
+
+        def tell(stage: str, share: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0)
+            bars.update(tasks[stage], completed=share)
+
+        yield tell

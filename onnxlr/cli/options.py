@@ -1,0 +1,62 @@
+"""Options that several commands share, and their parsers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from onnxlr.errors import UsageError
+
+
+class Provider(StrEnum):
+    """Execution providers by the names used here."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+    OPENVINO = "openvino"
+
+
+ModelPath = Annotated[Path, typer.Argument(help="The model, an .onnx file.", show_default=False)]
+Shapes = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option(
+        "--shape",
+        metavar="NAME=SIZES",
+        help="Full shape of an input with free dimensions, as x=1x3x224x224; once per input. A free first "
+        "dimension is 1 where nothing is said.",
+    ),
+]
+ProviderOption = Annotated[
+    Provider, typer.Option("--provider", help="ONNX Runtime execution provider to run and measure on.")
+]
+Threads = Annotated[
+    int, typer.Option("--threads", help="Threads within an operator; 0 is every physical core.", min=0)
+]
+JsonFile = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", metavar="FILE", help="Write the whole report as JSON to FILE.", show_default=False),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.", min=0)]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output files.")]
+
+
+def parse_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]]:
+    """Parse ``NAME=1x3x224x224`` options.
+
+    Raises
+    ------
+    UsageError
+        When one is not of that form.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in given or ():
+        name, equals, sizes = text.rpartition("=")
+        parts = sizes.lower().split("x")
+        if not equals or not name or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise UsageError(f"--shape {text} is not NAME=SIZES", "for example --shape input=1x3x224x224")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes

@@ -1,0 +1,156 @@
+"""onnxlr rewrite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from onnxlr.cli.options import (
+    Force,
+    JsonFile,
+    ModelPath,
+    Provider,
+    ProviderOption,
+    Seed,
+    Shapes,
+    Threads,
+    parse_shapes,
+)
+
+_HOW_MUCH = "How much (one of these; default --keep-macs 0.5)"
+_WHICH = "Which layers, by what"
+_WHERE = "Where it is measured"
+_FILES = "Files"
+
+
+def command(
+    model: ModelPath,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotations at run time
+        typer.Option(
+            "--out", "-o", help="Where to write; default MODEL with .lr.onnx.", show_default=False, rich_help_panel=_FILES
+        ),
+    ] = None,
+    scheme: Annotated[
+        list[str],
+        typer.Option(
+            "--scheme",
+            help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated.",
+            rich_help_panel=_WHICH,
+        ),
+    ] = ["auto"],  # noqa: B006 - typer copies it
+    keep_macs: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--keep-macs",
+            help="Share of the whole model's multiply-adds to keep, 0 to 1; families and ranks are chosen exactly.",
+            show_default=False,
+            rich_help_panel=_HOW_MUCH,
+        ),
+    ] = None,
+    energy: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--energy",
+            help="Share of every kernel's squared norm to keep, 0 to 1; layers where no chain is cheaper stay.",
+            show_default=False,
+            rich_help_panel=_HOW_MUCH,
+        ),
+    ] = None,
+    rank: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--rank",
+            metavar="N|evbmf",
+            help="This rank on every layer, also where it does not pay; evbmf: the rank that stands above the noise.",
+            show_default=False,
+            rich_help_panel=_HOW_MUCH,
+        ),
+    ] = None,
+    include: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'.", rich_help_panel=_WHICH
+        ),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches.", rich_help_panel=_WHICH),
+    ] = None,
+    shape: Shapes = None,
+    provider: ProviderOption = Provider.CPU,
+    threads: Threads = 0,
+    plan: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--plan", metavar="FILE", help="Replay a plan instead of choosing.", show_default=False, rich_help_panel=_FILES
+        ),
+    ] = None,
+    save_plan: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--save-plan", metavar="FILE", help="Write the plan, JSON.", show_default=False, rich_help_panel=_FILES
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Plan, count and print; run and write no model.")
+    ] = False,
+    json_file: JsonFile = None,
+    force: Force = False,
+    no_simplify: Annotated[
+        bool, typer.Option("--no-simplify", help="Do not run onnxsim and do not unlist weights first.")
+    ] = False,
+    no_validate: Annotated[
+        bool,
+        typer.Option("--no-validate", help="Write without running the models: for types or operators the target lacks."),
+    ] = False,
+    seed: Seed = 0,
+) -> None:
+    """Replace convolutions and large linear layers by low-rank chains, and show what that gained and cost.
+
+    The new model is written only when it runs on the target and computes what its factors say.
+    """
+    from onnxlr import api
+    from onnxlr.cli.console import progress, show
+    from onnxlr.errors import UsageError
+    from onnxlr.model_io import check_output, write_text
+    from onnxlr.report.terminal import render_summary
+
+    budget_given = any(value is not None for value in (keep_macs, energy, rank))
+    if plan is not None and budget_given:
+        raise UsageError("--plan already says how much", "leave out --keep-macs, --energy and --rank")
+    target = out or model.with_name(f"{model.stem}.lr.onnx")
+    texts = [path for path in (save_plan, json_file) if path is not None]
+    for path in [*texts, *([] if dry_run else [target])]:
+        check_output(path, protect=(model, *([plan] if plan else [])), force=force)
+    with progress() as tell:
+        result = api.rewrite(
+            model,
+            scheme=scheme,
+            keep_macs=keep_macs,
+            energy=energy,
+            rank=rank,
+            include=include or (),
+            exclude=exclude or (),
+            shapes=parse_shapes(shape),
+            provider=provider.value,
+            threads=threads,
+            plan=plan,
+            simplify=not no_simplify,
+            validate=not no_validate,
+            dry_run=dry_run,
+            seed=seed,
+            progress=tell,
+        )
+    show(render_summary(result.summary))
+    if not dry_run:
+        result.save(target, force=force)
+        show(f"wrote {target}")
+    if save_plan is not None:
+        write_text(save_plan, result.plan.to_json(), force=force)
+        show(f"wrote {save_plan}")
+    if json_file is not None:
+        write_text(json_file, result.summary.to_json(), force=force)
+        show(f"wrote {json_file}")

@@ -1,0 +1,102 @@
+"""From a plan to chains: factors computed from the weights, and what each of them loses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxlr.errors import UsageError
+from onnxlr.planning.candidates import read_layer
+from onnxlr.schemes.base import relative_error
+from onnxlr.schemes.registry import by_name
+from onnxlr_passes.chain import Chain, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnxlr.planning.candidates import Workload
+    from onnxlr.planning.plan import Choice
+    from onnxlr.schemes.base import Layer, Scheme
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factorized:
+    """One layer's chain; ``error`` is ||W - W^|| / ||W|| of the contracted chain."""
+
+    workload: Workload
+    choice: Choice
+    chain: Chain
+    error: float
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the chain in one run of the model."""
+        return self.workload.extent.macs(self.chain)
+
+    @property
+    def pays(self) -> bool:
+        """Whether the chain has fewer multiply-adds than the layer."""
+        return self.macs < self.workload.macs
+
+    @property
+    def as_one(self) -> Chain:
+        """The contracted chain as a single convolution: what the chain must compute."""
+        geometry = self.workload.site.geometry
+        return Chain(((Stage("dense", self.chain.contract(geometry), geometry),),), self.chain.bias)
+
+
+def factorize(
+    workloads: Sequence[Workload], choices: Sequence[Choice], progress: Callable[[float], None]
+) -> tuple[Factorized, ...]:
+    """Compute the chain of every choice, in the order of ``workloads``.
+
+    Sites that share a kernel are decomposed once, and get the same factors where they get the same ranks.
+
+    Raises
+    ------
+    UsageError
+        When a choice names an unknown scheme, or ranks the layer does not have.
+    """
+    wanted = {choice.site: choice for choice in choices}
+    groups: dict[str, list[Workload]] = {}
+    for workload in workloads:
+        if workload.site.key in wanted:
+            groups.setdefault(workload.site.shared_key, []).append(workload)
+    total = sum(len(group) for group in groups.values()) or 1
+    made: dict[str, Factorized] = {}
+    for group in groups.values():
+        layer = read_layer(group[0].site)
+        for workload in group:
+            choice = wanted[workload.site.key]
+            twin = next((f for f in made.values() if _same(f, workload, choice)), None)
+            made[workload.site.key] = _factorize(workload, choice, layer, twin)
+            progress(len(made) / total)
+    return tuple(made[workload.site.key] for workload in workloads if workload.site.key in made)
+
+
+def _same(other: Factorized, workload: Workload, choice: Choice) -> bool:
+    return (
+        other.workload.site.shared_key == workload.site.shared_key
+        and (other.choice.scheme, other.choice.ranks) == (choice.scheme, choice.ranks)
+    )  # fmt: skip
+
+
+def _factorize(workload: Workload, choice: Choice, layer: Layer, twin: Factorized | None) -> Factorized:
+    if twin is not None:
+        return Factorized(workload, choice, twin.chain, twin.error)
+    scheme = by_name(choice.scheme)
+    _check(scheme, layer, choice)
+    chain = scheme.solver(layer).chain(choice.ranks)
+    return Factorized(workload, choice, chain, relative_error(layer.weight, chain.contract(layer.geometry)))
+
+
+def _check(scheme: Scheme, layer: Layer, choice: Choice) -> None:
+    refusal = scheme.refusal(layer.shape)
+    if refusal is not None:
+        raise UsageError(f"{choice.node}: {scheme.name} does not apply ({refusal})", "choose another scheme in the plan")
+    full = scheme.full_rank(layer.shape)
+    fits = len(choice.ranks) == len(full) and all(r <= f for r, f in zip(choice.ranks, full, strict=True))
+    if not fits or not any(choice.ranks) or (0 in choice.ranks and scheme.family != "mixed"):
+        raise UsageError(
+            f"{choice.node}: {scheme.name} has no ranks {list(choice.ranks)} here", f"at most {list(full)}"
+        )

@@ -1,0 +1,209 @@
+"""rewrite(): the whole job as one readable function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from math import prod
+from typing import TYPE_CHECKING, Protocol
+
+import onnx
+
+from onnxlr.errors import BudgetError, ModelError
+from onnxlr.factorize import factorize
+from onnxlr.model_io import check_finite, dense_size, every_tensor
+from onnxlr.planning.budget import KeepMacs, choose
+from onnxlr.planning.plan import Plan
+from onnxlr.prepare import Selection, only, prepare
+from onnxlr.prove import prove
+from onnxlr.report.summary import LayerRow, Measured, SkippedRow, Summary, Totals
+from onnxlr.schemes.registry import by_family
+from onnxlr.target import Target, channel_block
+from onnxlr_passes.base import PassError
+from onnxlr_passes.constants import FLOAT_TYPES
+from onnxlr_passes.decompose import Decompose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnxlr.factorize import Factorized
+    from onnxlr.model_io import Model
+    from onnxlr.planning.budget import Budget
+    from onnxlr.prepare import Prepared
+
+
+class Progress(Protocol):
+    """Told how far each stage of the work is, ``share`` from 0 to 1."""
+
+    def __call__(self, stage: str, share: float) -> None:
+        """Take note."""
+        ...
+
+
+def silent(stage: str, share: float) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to do with a model: see the command line's options for each."""
+
+    schemes: tuple[str, ...] = ("auto",)
+    budget: Budget = KeepMacs(0.5)
+    selection: Selection = Selection()
+    target: Target = Target()
+    plan: Plan | None = None
+    simplify: bool = True
+    validate: bool = True
+    dry_run: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """The rewritten model (the prepared original after a dry run), the plan it follows and the record of it."""
+
+    proto: onnx.ModelProto
+    plan: Plan
+    summary: Summary
+
+
+def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
+    """Rewrite ``model``.
+
+    Raises
+    ------
+    UsageError
+        When the request cannot be honoured: unknown names, missing shapes, ranks that do not exist.
+    ModelError
+        When the model cannot be used or run on the target.
+    BudgetError
+        When the budget cannot be met, or nothing is left to rewrite.
+    ValidationError
+        When the rewritten model is not what it should be.
+    """
+    check_finite(model.proto, model.folder)
+    progress("prepare", 0.0)
+    prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
+    plan = _plan(model, prepared, request, progress)
+    if not plan.choices:
+        raise BudgetError(_nothing(prepared, request), "try other schemes or ranks, or onnxlr inspect")
+    made = factorize(only(prepared, [c.site for c in plan.choices]), plan.choices, _stage(progress, "factorize"))
+    try:
+        rewritten = Decompose({one.choice.site: one.chain for one in made}, model.folder)(prepared.proto).model
+    except PassError as error:
+        raise ModelError(str(error), "exclude that layer with --exclude") from error
+    summary = _summarize(model, prepared, rewritten, made, plan, request)
+    if request.dry_run:
+        return Outcome(prepared.proto, plan, summary)
+    if request.validate:
+        summary = replace(summary, measured=_measure(model, prepared, rewritten, made, request, progress))
+    return Outcome(rewritten, plan, summary)
+
+
+def _plan(model: Model, prepared: Prepared, request: Request, progress: Progress) -> Plan:
+    if request.plan is not None:
+        return request.plan
+    choices = choose(
+        request.budget,
+        prepared.workloads,
+        by_family(request.schemes),
+        other_macs=prepared.other_macs,
+        block=channel_block(request.target.provider),
+        progress=_stage(progress, "plan"),
+    )
+    return Plan(choices, model.sha256, str(request.budget))
+
+
+def _measure(
+    model: Model,
+    prepared: Prepared,
+    rewritten: onnx.ModelProto,
+    made: Sequence[Factorized],
+    request: Request,
+    progress: Progress,
+) -> Measured:
+    proof = prove(
+        model.proto,
+        prepared,
+        rewritten,
+        made,
+        folder=model.folder,
+        target=request.target,
+        seed=request.seed,
+        progress=_stage(progress, "measure"),
+    )
+    return Measured(
+        request.target.describe(),
+        prepared.shapes,
+        request.seed,
+        proof.surgery,
+        proof.outputs,
+        proof.before,
+        proof.after,
+        proof.speedup,
+    )
+
+
+def _summarize(
+    model: Model,
+    prepared: Prepared,
+    rewritten: onnx.ModelProto,
+    made: Sequence[Factorized],
+    plan: Plan,
+    request: Request,
+) -> Summary:
+    rows = tuple(_row(one) for one in made)
+    saved = sum(row.macs_before - row.macs_after for row in rows)
+    notes = [f"{c.node}: {c.what}" if c.node else c.what for c in prepared.changes if not c.what.startswith("folded")]
+    if plan.model_sha256 not in {"", model.sha256}:
+        notes.append("the plan was made for another model; its layers fit this one")
+    return Summary(
+        model=str(model.path or "(in memory)"),
+        model_sha256=model.sha256,
+        onnxlr=version("onnxlr"),
+        budget=plan.budget if request.plan is not None else str(request.budget),
+        dry_run=request.dry_run,
+        layers=rows,
+        skipped=tuple(SkippedRow(other.label, other.op, other.reason) for other in prepared.skipped),
+        before=Totals(prepared.macs, _parameters(model.proto), model.size),
+        after=Totals(prepared.macs - saved, _parameters(rewritten), dense_size(rewritten, model.folder)),
+        notes=tuple(notes),
+        measured=None,
+    )
+
+
+def _row(one: Factorized) -> LayerRow:
+    site = one.workload.site
+    geometry = site.geometry
+    kernel = "x".join(map(str, geometry.kernel))
+    extra = [f"/{'x'.join(map(str, geometry.strides))}" if set(geometry.strides) - {1} else ""]
+    extra.append(f" g{geometry.group}" if geometry.group > 1 else "")
+    return LayerRow(
+        node=site.label,
+        site=site.key,
+        op=site.op,
+        shape=f"{site.in_channels}->{site.out_channels}" + (f" {kernel}" if kernel else "") + "".join(extra),
+        scheme=one.choice.scheme,
+        ranks=one.choice.ranks,
+        macs_before=one.workload.macs,
+        macs_after=one.macs,
+        error=one.error,
+    )
+
+
+def _parameters(proto: onnx.ModelProto) -> int:
+    """Count the floating-point numbers the model holds as tensors."""
+    return sum(prod(tensor.dims) for tensor in every_tensor(proto) if tensor.data_type in FLOAT_TYPES)
+
+
+def _nothing(prepared: Prepared, request: Request) -> str:
+    if not prepared.workloads:
+        reasons = sorted({other.reason for other in prepared.skipped})
+        why = f": {len(prepared.skipped)} skipped ({'; '.join(reasons[:4])})" if reasons else ""
+        return f"the model has no Conv, Gemm or MatMul that can be rewritten{why}"
+    return f"no layer of {len(prepared.workloads)} has a cheaper chain that would {request.budget}"
+
+
+def _stage(progress: Progress, stage: str) -> Callable[[float], None]:
+    return lambda share: progress(stage, share)

@@ -1,0 +1,108 @@
+"""What each layer could become: every scheme and rank that costs less than the layer, with its error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxlr.planning.knapsack import pareto
+from onnxlr.schemes.base import Layer, LayerShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from onnxlr.schemes.base import Ranks, Scheme
+    from onnxlr_passes.extents import Extent
+    from onnxlr_passes.sites import Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """A site and what it sees: the unit of planning."""
+
+    site: Site
+    extent: Extent
+
+    @property
+    def shape(self) -> LayerShape:
+        """The layer's shape as schemes know it."""
+        return LayerShape(self.site.out_channels, self.site.in_channels, self.site.geometry)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the layer as it is."""
+        return self.extent.dense_macs(self.site)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing a layer could become. ``error`` is relative, ||W - W^|| / ||W||; ``macs`` count the whole model run."""
+
+    scheme: str
+    ranks: Ranks
+    macs: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choices:
+    """A layer's candidates, each cheaper than the layer, none beaten by another in both MACs and error."""
+
+    workload: Workload
+    candidates: tuple[Candidate, ...]
+    refusals: tuple[tuple[str, str], ...]
+
+
+def read_layer(site: Site) -> Layer:
+    """Read a site's kernel."""
+    return Layer(site.kernel(), site.geometry)
+
+
+def enumerate_choices(
+    workloads: Sequence[Workload], schemes: Sequence[Scheme], block: int, progress: Callable[[float], None]
+) -> tuple[Choices, ...]:
+    """Return the choices of every workload, in order; sites that share a kernel are decomposed once.
+
+    One layer's decompositions are held at a time, so memory is bounded by the largest layer.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, workload in enumerate(workloads):
+        groups.setdefault(workload.site.shared_key, []).append(index)
+    found: dict[int, Choices] = {}
+    total = sum(workload.site.parameters for workload in workloads) or 1
+    done = 0
+    for indices in groups.values():
+        layer = read_layer(workloads[indices[0]].site)
+        errors: dict[tuple[str, Ranks], float] = {}
+        for index in indices:
+            found[index] = _choices(workloads[index], layer, schemes, block, errors)
+            done += workloads[index].site.parameters
+            progress(done / total)
+    return tuple(found[index] for index in range(len(workloads)))
+
+
+def _choices(
+    workload: Workload, layer: Layer, schemes: Sequence[Scheme], block: int, errors: dict[tuple[str, Ranks], float]
+) -> Choices:
+    """Return one workload's choices; ``errors`` remembers what a kernel's other sites have already asked."""
+    shape, dense = workload.shape, workload.macs
+    candidates: list[Candidate] = []
+    refusals: list[tuple[str, str]] = []
+    for scheme in schemes:
+        refusal = scheme.refusal(shape)
+        if refusal is not None:
+            refusals.append((scheme.name, refusal))
+            continue
+        costs = [(ranks, workload.extent.macs(scheme.template(shape, ranks))) for ranks in scheme.candidates(shape, block)]
+        paying = [(ranks, macs) for ranks, macs in costs if macs < dense]
+        if not paying:
+            refusals.append((scheme.name, "every rank tried costs as much as the layer"))
+            continue
+        solver = scheme.solver(layer) if any((scheme.name, ranks) not in errors for ranks, _ in paying) else None
+        for ranks, macs in paying:
+            key = (scheme.name, ranks)
+            if key not in errors and solver is not None:
+                errors[key] = solver.error(ranks)
+            candidates.append(Candidate(scheme.name, ranks, macs, errors[key]))
+    kept = pareto([c.macs for c in candidates], [c.error for c in candidates])
+    return Choices(workload, tuple(candidates[i] for i in kept), tuple(refusals))

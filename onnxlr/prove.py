@@ -1,0 +1,109 @@
+"""Proof on the real runtime: the rewritten graph computes its own factors, how far it is from the original, how fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnx import TensorProto
+
+from onnxlr.cost.timing import Speedup, Timing, TimingOptions, speedup, time_interleaved
+from onnxlr.errors import ValidationError
+from onnxlr.model_io import runnable
+from onnxlr.target import bind, seeded_feeds
+from onnxlr.validate.numeric import compare
+from onnxlr_passes.decompose import Decompose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import onnx
+    import onnxruntime as ort
+
+    from onnxlr.factorize import Factorized
+    from onnxlr.prepare import Prepared
+    from onnxlr.target import Feeds, Target
+    from onnxlr.validate.numeric import OutputDifference
+
+# What rounding alone may do to a whole network between a chain and its contracted kernel, as relative L2 of an output.
+ROUNDING = {TensorProto.DOUBLE: 1e-6, TensorProto.FLOAT: 2e-3, TensorProto.FLOAT16: 5e-2, TensorProto.BFLOAT16: 2e-1}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was seen on the target.
+
+    ``surgery`` is the largest relative L2 difference of an output between the rewritten model and the original with
+    every rewritten kernel replaced by its contracted chain: rounding, when the rewrite did what it claims.
+    """
+
+    surgery: float
+    outputs: tuple[OutputDifference, ...]
+    before: Timing
+    after: Timing
+    speedup: Speedup
+
+
+def prove(
+    original: onnx.ModelProto,
+    prepared: Prepared,
+    rewritten: onnx.ModelProto,
+    made: Sequence[Factorized],
+    *,
+    folder: Path | None,
+    target: Target,
+    seed: int,
+    progress: Callable[[float], None],
+) -> Proof:
+    """Run both models on the same seeded feeds.
+
+    Raises
+    ------
+    ValidationError
+        When the rewritten model gives values that are not finite, or not those of its own factors.
+    ModelError
+        When the target cannot run the original or the rewritten model.
+    """
+    feeds = seeded_feeds(original, prepared.shapes, seed=seed, count=2)
+    with runnable(rewritten, folder) as source:
+        new = target.session(source)
+    progress(0.1)
+    surgery = _check_surgery(prepared, made, new, feeds, folder=folder, target=target)
+    progress(0.3)
+    with runnable(original, folder) as source:
+        reference = target.session(source)
+    outputs = compare(reference, new, feeds)
+    broken = [output.name for output in outputs if output.new_nonfinite]
+    if broken:
+        raise ValidationError(f"the rewritten model gives NaN or infinity in output {broken[0]!r}", "try other ranks")
+    progress(0.4)
+    before, after = time_interleaved(
+        (bind(reference, feeds[0]), bind(new, feeds[0])), TimingOptions(), lambda share: progress(0.4 + 0.6 * share)
+    )
+    return Proof(surgery, outputs, before, after, speedup(before, after))
+
+
+def _check_surgery(
+    prepared: Prepared,
+    made: Sequence[Factorized],
+    new: ort.InferenceSession,
+    feeds: Sequence[Feeds],
+    *,
+    folder: Path | None,
+    target: Target,
+) -> float:
+    """Compare the chains with their contracted kernels, in the model."""
+    dense = Decompose({one.choice.site: one.as_one for one in made}, folder)(prepared.proto).model
+    with runnable(dense, folder) as source:
+        outputs = compare(target.session(source), new, feeds)
+    del dense
+    floats = {value.name for value in prepared.proto.graph.output if value.type.tensor_type.elem_type in ROUNDING}
+    worst = max((output.relative_l2 for output in outputs if output.name in floats), default=0.0)
+    allowed = max((ROUNDING[one.workload.site.dtype] for one in made), default=0.0)
+    if not worst <= allowed:
+        raise ValidationError(
+            f"the rewritten graph is not what its factors compute: an output differs by {worst:.2e} (at most {allowed:g})",
+            "please report this model",
+        )
+    return worst

@@ -1,0 +1,120 @@
+"""The one record of a rewrite: everything the terminal, the JSON file and the Python API show comes from here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxlr.cost.timing import Speedup, Timing
+    from onnxlr.target import Description
+    from onnxlr.validate.numeric import OutputDifference
+
+_VERSION = 1
+# Chains run at most this much faster than their MACs say before the figure is doubted rather than shown off.
+_SUSPICIOUS = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One rewritten layer. ``error`` is the relative Frobenius error of the weights; MACs count one run of the model."""
+
+    node: str
+    site: str
+    op: str
+    shape: str
+    scheme: str
+    ranks: tuple[int, ...]
+    macs_before: int
+    macs_after: int
+    error: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether the chain has fewer multiply-adds than the layer."""
+        return self.macs_after < self.macs_before
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """One Conv, Gemm or MatMul that stays as it is."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The whole model: ``macs`` of Conv, Gemm and MatMul in one run, ``parameters`` in numbers, ``size`` in bytes."""
+
+    macs: int
+    parameters: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What running both models on the target showed; see :class:`onnxlr.prove.Proof`."""
+
+    target: Description
+    shapes: dict[str, tuple[int, ...]]
+    seed: int
+    surgery: float
+    outputs: tuple[OutputDifference, ...]
+    latency_before: Timing
+    latency_after: Timing
+    speedup: Speedup
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A rewrite from end to end. ``measured`` is None where nothing was run (a dry run, ``--no-validate``)."""
+
+    model: str
+    model_sha256: str
+    onnxlr: str
+    budget: str
+    dry_run: bool
+    layers: tuple[LayerRow, ...]
+    skipped: tuple[SkippedRow, ...]
+    before: Totals
+    after: Totals
+    notes: tuple[str, ...]
+    measured: Measured | None
+
+    @property
+    def kept_macs(self) -> float:
+        """Share of multiply-adds kept, 0 to 1."""
+        return self.after.macs / self.before.macs if self.before.macs else 1.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before believing or deploying the result."""
+        found = []
+        idle = [row for row in self.layers if not row.pays]
+        if idle:
+            found.append(f"{len(idle)} rewritten layers cost more MACs than before, first {idle[0].node}")
+        if self.measured is not None:
+            found += _timing_warnings(self.measured, self.kept_macs)
+        return tuple(found)
+
+    def to_json(self) -> str:
+        """Return the record as JSON text."""
+        data = {"onnxlr_summary": _VERSION, **asdict(self), "kept_macs": self.kept_macs, "warnings": self.warnings}
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _timing_warnings(measured: Measured, kept: float) -> list[str]:
+    found = []
+    gain = measured.speedup
+    if gain.high < 1.0:
+        found.append(f"the rewritten model is SLOWER ({gain.ratio:.2f}x): keep the original on this target")
+    elif not gain.significant:
+        found.append(f"no speed-up was measured ({gain.ratio:.2f}x, 95 % interval {gain.low:.2f} to {gain.high:.2f})")
+    if kept > 0.0 and gain.ratio * kept > _SUSPICIOUS:
+        found.append(f"{gain.ratio:.2f}x is far above the MAC ratio of {1 / kept:.2f}x: check that the machine was idle")
+    if measured.latency_before.unstable or measured.latency_after.unstable:
+        found.append("the timing was unstable: another process may be using the cores")
+    return found
