@@ -171,6 +171,13 @@ def check_output(target: Path, protect: Sequence[Path] = (), *, force: bool = Fa
     ModelError
         When there is no such folder, or ``target`` is one itself.
     """
+    try:
+        _check_output(target, protect, force=force)
+    except OSError as error:  # a folder that may not be entered, a name too long
+        raise cannot_write(target, error) from error
+
+
+def _check_output(target: Path, protect: Sequence[Path], *, force: bool) -> None:
     if not target.parent.is_dir():
         raise ModelError(f"cannot write {target}: {target.parent} is not a folder", "create it first")
     if target.is_dir():
@@ -183,10 +190,12 @@ def check_output(target: Path, protect: Sequence[Path] = (), *, force: bool = Fa
 
 
 def output_exists(target: str) -> UsageError:
+    """Say that ``target`` is not ours to overwrite."""
     return UsageError(f"{target} exists", "give another output, or --force to overwrite it")
 
 
 def cannot_write(out: Path, error: OSError) -> ModelError:
+    """Say why ``out`` cannot be written."""
     if error.errno in _FULL:
         return ModelError(f"cannot write {out} ({error.strerror})", "free some space, or give an output elsewhere")
     return ModelError(f"cannot write {out} ({error.strerror})", "check the folder and its permissions")

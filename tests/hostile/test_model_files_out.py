@@ -19,7 +19,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnxlr.errors import ModelError
-from onnxlr.model_io import atomic, load, runnable, save
+from onnxlr.model_io import atomic, load, runnable, save, write_text
 from onnxlr.model_io import save as save_function
 from tests.hostile.models import everywhere, matmul, model, plain
 from tests.hostile.test_model_files_in import unprivileged
@@ -52,6 +52,8 @@ def test_a_folder_that_may_not_be_entered() -> None:
         folder.chmod(0)
         with unprivileged(), pytest.raises(ModelError, match="Permission denied"):
             save(plain(), folder / "o.onnx")
+        with unprivileged(), pytest.raises(ModelError, match="Permission denied"):
+            write_text(folder / "plan.json", "{}")
         folder.chmod(0o755)
 
 
