@@ -1,7 +1,7 @@
 """onnxlr takes a trained ONNX model and gives back a faster one, with proof.
 
-``rewrite``, ``inspect``, ``bench`` and ``validate`` are the API; what they raise is in ``onnxlr.errors``. Nothing heavy is
-imported before one of them is used.
+``rewrite``, ``inspect``, ``bench`` and ``validate`` are the API; what they raise is in ``onnxlr.errors``. Nothing
+heavy is imported before one of them is used.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 from onnxlr import model_io, pipeline
 from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import UsageError
-from onnxlr.inspection import Inspection
 from onnxlr.inspection import inspect_model as _inspect_model
 from onnxlr.planning.budget import Energy, Evbmf, KeepMacs, Rank
 from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
+from onnxlr.progress import silent
 from onnxlr.target import Target, graph_inputs, seeded_feeds
 from onnxlr.validate.feeds import feeds_from_npz
 from onnxlr.validate.latency import BenchResult
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxlr.planning.budget import Budget
+    from onnxlr.progress import Progress
+    from onnxlr.report.findings import Inspection
     from onnxlr.report.summary import Summary
 
     Source = str | os.PathLike[str] | onnx.ModelProto
@@ -109,7 +111,7 @@ def rewrite(
     validate: bool = True,
     dry_run: bool = False,
     seed: int = 0,
-    progress: pipeline.Progress = pipeline.silent,
+    progress: Progress = silent,
 ) -> Rewrite:
     """Replace convolutions and large linear layers of ``model`` by cheaper low-rank chains.
 
@@ -168,7 +170,7 @@ def inspect(
     shapes: Mapping[str, Sequence[int]] | None = None,
     provider: Provider = "cpu",
     threads: int = 0,
-    progress: pipeline.Progress = pipeline.silent,
+    progress: Progress = silent,
 ) -> Inspection:
     """List every Conv, Gemm and MatMul with its shape, its share of MACs and time, and what could replace it.
 
@@ -187,7 +189,7 @@ def bench(
     threads: int = 0,
     seconds: float = 1.5,
     seed: int = 0,
-    progress: pipeline.Progress = pipeline.silent,
+    progress: Progress = silent,
 ) -> BenchResult:
     """Time models against each other, taking turns on the same seeded feeds; the first is the reference.
 
@@ -219,7 +221,7 @@ def validate(
     provider: Provider = "cpu",
     threads: int = 0,
     seed: int = 0,
-    progress: pipeline.Progress = pipeline.silent,
+    progress: Progress = silent,
 ) -> Verdict:
     """Compare two models on the same feeds: ``samples`` seeded random ones, or those of an .npz file.
 

@@ -93,7 +93,9 @@ def _factorize(workload: Workload, choice: Choice, layer: Layer, twin: Factorize
 def _check(scheme: Scheme, layer: Layer, choice: Choice) -> None:
     refusal = scheme.refusal(layer.shape)
     if refusal is not None:
-        raise UsageError(f"{choice.node}: {scheme.name} does not apply ({refusal})", "choose another scheme in the plan")
+        raise UsageError(
+            f"{choice.node}: {scheme.name} does not apply ({refusal})", "choose another scheme in the plan"
+        )
     full = scheme.full_rank(layer.shape)
     fits = len(choice.ranks) == len(full) and all(r <= f for r, f in zip(choice.ranks, full, strict=True))
     if not fits or not any(choice.ranks) or (0 in choice.ranks and scheme.family != "mixed"):

@@ -1,9 +1,7 @@
-"""inspect: what a model is made of and what could be saved, from its weights and one profiled run. No data, no writing."""
+"""inspect: what a model is made of and what could be saved, from its weights and one profiled run."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,56 +10,19 @@ from onnxlr.cost.profile import profile
 from onnxlr.errors import ModelError
 from onnxlr.planning.candidates import read_layer
 from onnxlr.prepare import Selection, prepare
+from onnxlr.report.findings import Finding, Inspection
 from onnxlr.schemes.registry import all_schemes
 from onnxlr.target import channel_block, seeded_feeds
 
 if TYPE_CHECKING:
     from onnxlr.cost.profile import Profile
     from onnxlr.model_io import Model
-    from onnxlr.pipeline import Progress
     from onnxlr.planning.candidates import Workload
     from onnxlr.prepare import Prepared
+    from onnxlr.progress import Progress
     from onnxlr.target import Target
 
 ENERGY = 0.95
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One Conv, Gemm or MatMul.
-
-    ``macs`` and ``mac_share`` count one run of the model (None where the input size is unknown); ``time_share`` is the
-    measured share of kernel time (None where it could not be told). ``rank95`` is the rank of the output-channel
-    unfolding that holds 95 % of the kernel's energy, of ``full_rank``. ``families`` can save MACs here; ``skipped`` says
-    why nothing is tried.
-    """
-
-    node: str
-    op: str
-    shape: str
-    macs: int | None
-    mac_share: float | None
-    time_share: float | None
-    rank95: int | None
-    full_rank: int | None
-    families: tuple[str, ...]
-    skipped: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """Every finding, in node order; ``latency_ms`` is the median of the profiled runs, None where they failed."""
-
-    model: str
-    shapes: dict[str, tuple[int, ...]]
-    macs: int
-    findings: tuple[Finding, ...]
-    latency_ms: float | None
-    notes: tuple[str, ...]
-
-    def to_json(self) -> str:
-        """Return the findings as JSON text."""
-        return json.dumps({"onnxlr_inspection": 1, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
 
 
 def inspect_model(model: Model, target: Target, progress: Progress) -> Inspection:

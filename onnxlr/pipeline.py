@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from math import prod
-from typing import TYPE_CHECKING, Protocol
-
-import onnx
+from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError, ModelError
 from onnxlr.factorize import factorize
@@ -15,6 +13,7 @@ from onnxlr.model_io import check_finite, dense_size, every_tensor
 from onnxlr.planning.budget import KeepMacs, choose
 from onnxlr.planning.plan import Plan
 from onnxlr.prepare import Selection, only, prepare
+from onnxlr.progress import silent
 from onnxlr.prove import prove
 from onnxlr.report.summary import LayerRow, Measured, SkippedRow, Summary, Totals
 from onnxlr.schemes.registry import by_family
@@ -26,22 +25,13 @@ from onnxlr_passes.decompose import Decompose
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import onnx
+
     from onnxlr.factorize import Factorized
     from onnxlr.model_io import Model
     from onnxlr.planning.budget import Budget
     from onnxlr.prepare import Prepared
-
-
-class Progress(Protocol):
-    """Told how far each stage of the work is, ``share`` from 0 to 1."""
-
-    def __call__(self, stage: str, share: float) -> None:
-        """Take note."""
-        ...
-
-
-def silent(stage: str, share: float) -> None:
-    """Tell nobody."""
+    from onnxlr.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +39,9 @@ class Request:
     """What to do with a model: see the command line's options for each."""
 
     schemes: tuple[str, ...] = ("auto",)
-    budget: Budget = KeepMacs(0.5)
-    selection: Selection = Selection()
-    target: Target = Target()
+    budget: Budget = field(default_factory=lambda: KeepMacs(0.5))
+    selection: Selection = field(default_factory=Selection)
+    target: Target = field(default_factory=Target)
     plan: Plan | None = None
     simplify: bool = True
     validate: bool = True

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from onnxlr.validate.numeric import OutputDifference
 
 # What rounding alone may do to a whole network between a chain and its contracted kernel, as relative L2 of an output.
-ROUNDING = {TensorProto.DOUBLE: 1e-6, TensorProto.FLOAT: 2e-3, TensorProto.FLOAT16: 5e-2, TensorProto.BFLOAT16: 2e-1}
+ROUNDING: dict[int, float] = {
+    TensorProto.DOUBLE: 1e-6,
+    TensorProto.FLOAT: 2e-3,
+    TensorProto.FLOAT16: 5e-2,
+    TensorProto.BFLOAT16: 2e-1,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from onnxlr.pipeline import Progress
+    from onnxlr.progress import Progress
 
 _PIPED_WIDTH = 160  # columns of a report that goes to a file or a pipe
 
@@ -32,7 +32,8 @@ def _stdout() -> Console:
 def progress() -> Iterator[Progress]:
     """Yield a callback that draws one bar per stage; on anything but a terminal it draws nothing."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     columns = (
@@ -42,7 +43,7 @@ def progress() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = {}
 
         def tell(stage: str, share: float) -> None:

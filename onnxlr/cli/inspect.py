@@ -25,9 +25,7 @@ def command(
     if json_file is not None:
         check_output(json_file, protect=(model,), force=force)
     with progress() as tell:
-        found = api.inspect(
-            model, shapes=parse_shapes(shape), provider=provider.value, threads=threads, progress=tell
-        )
+        found = api.inspect(model, shapes=parse_shapes(shape), provider=provider.value, threads=threads, progress=tell)
     show(render_inspection(found))
     if json_file is not None:
         write_text(json_file, found.to_json(), force=force)

@@ -13,8 +13,8 @@ from onnxlr.cli import bench, inspect, rewrite, validate
 from onnxlr.errors import OnnxlrError
 
 _EPILOG = (
-    "Exit codes: 0 done; 2 usage; 3 the model cannot be read or used; 4 the asked budget cannot be met (nothing written); "
-    "5 the rewritten model failed validation (nothing written); 130 interrupted (nothing written)."
+    "Exit codes: 0 done; 2 usage; 3 the model cannot be read or used; 4 the asked budget cannot be met (nothing "
+    "written); 5 the rewritten model failed validation (nothing written); 130 interrupted (nothing written)."
 )
 INTERRUPTED = 130
 
@@ -43,7 +43,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     del version
 

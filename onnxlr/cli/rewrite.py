@@ -30,7 +30,11 @@ def command(
     out: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads the annotations at run time
         typer.Option(
-            "--out", "-o", help="Where to write; default MODEL with .lr.onnx.", show_default=False, rich_help_panel=_FILES
+            "--out",
+            "-o",
+            help="Where to write; default MODEL with .lr.onnx.",
+            show_default=False,
+            rich_help_panel=_FILES,
         ),
     ] = None,
     scheme: Annotated[
@@ -77,7 +81,9 @@ def command(
     ] = None,
     exclude: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches.", rich_help_panel=_WHICH),
+        typer.Option(
+            "--exclude", metavar="PATTERN", help="Leave out nodes whose name matches.", rich_help_panel=_WHICH
+        ),
     ] = None,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
@@ -85,7 +91,11 @@ def command(
     plan: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--plan", metavar="FILE", help="Replay a plan instead of choosing.", show_default=False, rich_help_panel=_FILES
+            "--plan",
+            metavar="FILE",
+            help="Replay a plan instead of choosing.",
+            show_default=False,
+            rich_help_panel=_FILES,
         ),
     ] = None,
     save_plan: Annotated[
@@ -94,9 +104,7 @@ def command(
             "--save-plan", metavar="FILE", help="Write the plan, JSON.", show_default=False, rich_help_panel=_FILES
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Plan, count and print; run and write no model.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, count and print; run and write no model.")] = False,
     json_file: JsonFile = None,
     force: Force = False,
     no_simplify: Annotated[
@@ -104,7 +112,9 @@ def command(
     ] = False,
     no_validate: Annotated[
         bool,
-        typer.Option("--no-validate", help="Write without running the models: for types or operators the target lacks."),
+        typer.Option(
+            "--no-validate", help="Write without running the models: for types or operators the target lacks."
+        ),
     ] = False,
     seed: Seed = 0,
 ) -> None:

@@ -22,7 +22,9 @@ def command(
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", help="Random inputs to compare on, or samples of --data.", min=1)] = 16,
+    samples: Annotated[
+        int, typer.Option("--samples", help="Random inputs to compare on, or samples of --data.", min=1)
+    ] = 16,
     min_cosine: Annotated[
         float, typer.Option("--min-cosine", help="Least cosine with the reference, of every output.", min=-1, max=1)
     ] = 0.9,

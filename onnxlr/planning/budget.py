@@ -27,7 +27,9 @@ class KeepMacs:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share < 1.0:
-            raise UsageError(f"--keep-macs {self.share:g} is not a share between 0 and 1", "for example --keep-macs 0.5")
+            raise UsageError(
+                f"--keep-macs {self.share:g} is not a share between 0 and 1", "for example --keep-macs 0.5"
+            )
 
     def __str__(self) -> str:
         """Return the words of the report."""
@@ -126,7 +128,11 @@ def _keep_macs(
 
 
 def _energy(
-    budget: Energy, workloads: Sequence[Workload], schemes: Sequence[Scheme], block: int, progress: Callable[[float], None]
+    budget: Energy,
+    workloads: Sequence[Workload],
+    schemes: Sequence[Scheme],
+    block: int,
+    progress: Callable[[float], None],
 ) -> tuple[Choice, ...]:
     """Take, for every layer, the cheapest candidate that keeps the energy, where that is cheaper than the layer."""
     chosen = []

@@ -93,7 +93,9 @@ def _choices(
         if refusal is not None:
             refusals.append((scheme.name, refusal))
             continue
-        costs = [(ranks, workload.extent.macs(scheme.template(shape, ranks))) for ranks in scheme.candidates(shape, block)]
+        costs = [
+            (ranks, workload.extent.macs(scheme.template(shape, ranks))) for ranks in scheme.candidates(shape, block)
+        ]
         paying = [(ranks, macs) for ranks, macs in costs if macs < dense]
         if not paying:
             refusals.append((scheme.name, "every rank tried costs as much as the layer"))

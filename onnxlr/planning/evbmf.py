@@ -34,9 +34,7 @@ def evbmf_rank(energy: Array, rows: int, columns: int) -> int:
     lower = float(max(values[tail] / (large * bar), values[tail:].mean() / large))
     sigma2 = lower
     if lower < upper:
-        found = minimize_scalar(
-            _free_energy, args=(values, small, large, bar), bounds=(lower, upper), method="bounded"
-        )
+        found = minimize_scalar(_free_energy, args=(values, small, large, bar), bounds=(lower, upper), method="bounded")
         sigma2 = float(found.x)
     return int((values > large * sigma2 * bar).sum())
 

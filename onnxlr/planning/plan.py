@@ -16,7 +16,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One layer's fate: ``site`` is its key in the model, ``node`` its name there, ``scheme`` and ``ranks`` the chain."""
+    """One layer's fate: ``site`` is its key in the model, ``node`` its name, ``scheme`` and ``ranks`` its chain."""
 
     site: str
     node: str
@@ -40,7 +40,9 @@ class Plan:
         """Return the plan as JSON text, one layer a line, the same text for the same plan."""
         layers = ",\n".join(
             "    "
-            + json.dumps({"site": c.site, "node": c.node, "scheme": c.scheme, "ranks": list(c.ranks)}, ensure_ascii=False)
+            + json.dumps(
+                {"site": c.site, "node": c.node, "scheme": c.scheme, "ranks": list(c.ranks)}, ensure_ascii=False
+            )
             for c in self.choices
         )
         head = json.dumps({"onnxlr_plan": _VERSION, "model_sha256": self.model_sha256, "budget": self.budget}, indent=2)
@@ -59,7 +61,9 @@ def read_plan(path: Path) -> Plan:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the plan ({_why(error)})", "pass a file made with --save-plan") from error
+        raise UsageError(
+            f"{path}: cannot read the plan ({_why(error)})", "pass a file made with --save-plan"
+        ) from error
     return parse_plan(text, str(path))
 
 
@@ -74,7 +78,9 @@ def parse_plan(text: str, where: str) -> Plan:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{where}:{error.lineno}: not JSON ({error.msg})", "pass a file made with --save-plan") from error
+        raise UsageError(
+            f"{where}:{error.lineno}: not JSON ({error.msg})", "pass a file made with --save-plan"
+        ) from error
     if not isinstance(data, dict) or data.get("onnxlr_plan") != _VERSION:
         raise UsageError(f"{where}: not a plan of version {_VERSION}", "pass a file made with --save-plan")
     layers = data.get("layers")

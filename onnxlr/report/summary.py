@@ -114,7 +114,9 @@ def _timing_warnings(measured: Measured, kept: float) -> list[str]:
     elif not gain.significant:
         found.append(f"no speed-up was measured ({gain.ratio:.2f}x, 95 % interval {gain.low:.2f} to {gain.high:.2f})")
     if kept > 0.0 and gain.ratio * kept > _SUSPICIOUS:
-        found.append(f"{gain.ratio:.2f}x is far above the MAC ratio of {1 / kept:.2f}x: check that the machine was idle")
+        found.append(
+            f"{gain.ratio:.2f}x is far above the MAC ratio of {1 / kept:.2f}x: check that the machine was idle"
+        )
     if measured.latency_before.unstable or measured.latency_after.unstable:
         found.append("the timing was unstable: another process may be using the cores")
     return found

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from onnxlr.cost.timing import Timing
-    from onnxlr.inspection import Inspection
+    from onnxlr.report.findings import Inspection
     from onnxlr.report.summary import LayerRow, Measured, SkippedRow, Summary
     from onnxlr.validate.latency import BenchResult
     from onnxlr.validate.numeric import OutputDifference

@@ -103,8 +103,10 @@ def _geometries(geometry: Geometry, order: str) -> tuple[Geometry, Geometry]:
 def _chain(one: Geometry, two: Geometry, before: Array, after: Array, expand: Array) -> Chain:
     """Return the three stages; ``expand`` (g T, r)."""
     point = Geometry.plain((1,) * one.rank, one.group)
-    return Chain((
-        (Stage("first", before, one),),
-        (Stage("second", after, two),),
-        (Stage("expand", expand.reshape(*expand.shape, *point.kernel), point),),
-    ))
+    return Chain(
+        (
+            (Stage("first", before, one),),
+            (Stage("second", after, two),),
+            (Stage("expand", expand.reshape(*expand.shape, *point.kernel), point),),
+        )
+    )

@@ -71,7 +71,9 @@ class BasisSolver:
 def _chain(geometry: Geometry, filters: Array, mix: Array) -> Chain:
     """Return the two stages; ``mix`` (g T, r)."""
     last = Geometry.plain((1,) * geometry.rank, geometry.group)
-    return Chain((
-        (Stage("basis", filters, geometry),),
-        (Stage("mix", mix.reshape(*mix.shape, *last.kernel), last),),
-    ))
+    return Chain(
+        (
+            (Stage("basis", filters, geometry),),
+            (Stage("mix", mix.reshape(*mix.shape, *last.kernel), last),),
+        )
+    )

@@ -77,7 +77,9 @@ class ProjectionSolver:
 def _chain(geometry: Geometry, reduce: Array, kernels: Array) -> Chain:
     """Return the two stages; ``reduce`` (g r, S)."""
     first = Geometry.plain((1,) * geometry.rank, geometry.group)
-    return Chain((
-        (Stage("reduce", reduce.reshape(*reduce.shape, *first.kernel), first),),
-        (Stage("kernel", kernels, geometry),),
-    ))
+    return Chain(
+        (
+            (Stage("reduce", reduce.reshape(*reduce.shape, *first.kernel), first),),
+            (Stage("kernel", kernels, geometry),),
+        )
+    )

@@ -79,8 +79,10 @@ class Tucker2Solver:
 def _chain(geometry: Geometry, reduce: Array, kernels: Array, expand: Array) -> Chain:
     """Return the three stages; ``reduce`` (g R3, S), ``expand`` (g T, R4)."""
     point = Geometry.plain((1,) * geometry.rank, geometry.group)
-    return Chain((
-        (Stage("reduce", reduce.reshape(*reduce.shape, *point.kernel), point),),
-        (Stage("kernel", kernels, geometry),),
-        (Stage("expand", expand.reshape(*expand.shape, *point.kernel), point),),
-    ))
+    return Chain(
+        (
+            (Stage("reduce", reduce.reshape(*reduce.shape, *point.kernel), point),),
+            (Stage("kernel", kernels, geometry),),
+            (Stage("expand", expand.reshape(*expand.shape, *point.kernel), point),),
+        )
+    )

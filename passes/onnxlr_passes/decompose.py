@@ -91,7 +91,9 @@ class _Writer:
         """Put ``chain`` where ``node`` stands."""
         last = chain.steps[-1][0]
         if last.out_channels != site.out_channels or chain.steps[0][0].in_channels != site.in_channels:
-            raise PassError(f"{site.label}: the chain is not one from {site.in_channels} to {site.out_channels} channels")
+            raise PassError(
+                f"{site.label}: the chain is not one from {site.in_channels} to {site.out_channels} channels"
+            )
         made: list[onnx.NodeProto] = []
         value, number = node.input[0], 0
         for step in chain.steps[:-1]:
@@ -191,4 +193,3 @@ def _conv_attributes(stage: Stage) -> list[onnx.AttributeProto]:
 
 def _node_names(model: onnx.ModelProto) -> set[str]:
     return {node.name for scope in scopes(model) for node in scope.nodes if node.name}
-
