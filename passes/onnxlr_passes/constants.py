@@ -1,7 +1,7 @@
 """Which values of a model are constant, and what they hold, read only when asked for.
 
-A constant is an initializer or the output of a Constant node, also behind Identity, Cast, Transpose, Reshape, Squeeze
-and Unsqueeze.
+A constant is an initializer or the output of a Constant or ConstantOfShape node, also behind Identity, Cast, Transpose,
+Reshape, Squeeze and Unsqueeze.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _CASTS = FLOAT_TYPES | {TensorProto.INT32, TensorProto.INT64}
 _NOT_NUMERIC = frozenset({TensorProto.UNDEFINED, TensorProto.STRING})
 # A chain this long in front of a weight is a broken or hostile file, never an exporter's habit.
 _MAX_STEPS = 64
+# No tensor can be written that is larger, and a few bytes of ConstantOfShape could ask for any size.
+_MAX_FILLED = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class _Reshape:
 
 
 @dataclass(frozen=True, slots=True)
+class _Fill:
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Cast:
     dtype: int
 
@@ -52,7 +59,7 @@ class _NotConstant(Exception):  # noqa: N818 - an answer on its way up, not an e
     """Why a value is not constant; never leaves this module."""
 
 
-_Step = _Permute | _Reshape | _Cast
+_Step = _Permute | _Reshape | _Fill | _Cast
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,6 +96,8 @@ class Constant:
                 array = array.transpose(step.axes)
             elif isinstance(step, _Reshape):
                 array = array.reshape(step.shape)
+            elif isinstance(step, _Fill):
+                array = np.broadcast_to(array.reshape(()), step.shape)
             else:
                 with np.errstate(over="ignore"):  # an overflow becomes inf, as in a runtime's own Cast
                     array = array.astype(helper.tensor_dtype_to_np_dtype(step.dtype))
@@ -149,6 +158,8 @@ class Constants:
         domain = "" if node.domain in DEFAULT_DOMAINS else f"{node.domain}:"
         if not domain and node.op_type == "Constant":
             return self._root(home, name, _constant_node(node), f"Constant '{name}'", listed=False)
+        if not domain and node.op_type == "ConstantOfShape":
+            return self._filled(home, name, node, depth)
         if not domain and node.op_type == "DequantizeLinear":
             raise _NotConstant("output of DequantizeLinear")
         through = None if domain else _STEPS.get(node.op_type)
@@ -159,6 +170,16 @@ class Constants:
         given = self._integers(home, node.input[1], depth + 1) if len(node.input) > 1 and node.input[1] else None
         step = through(node, source, given)
         return source if step is None else _after(source, step)
+
+    def _filled(self, home: Scope, name: str, node: onnx.NodeProto, depth: int) -> Constant:
+        shape = tuple(self._integers(home, node.input[0] if node.input else "", depth + 1))
+        value = node.attribute[0].t if node.attribute else helper.make_tensor("", TensorProto.FLOAT, (1,), [0.0])
+        if any(size < 0 for size in shape) or list(value.dims) not in ([], [1]):
+            raise _NotConstant("computed by ConstantOfShape (its shape or value is not valid)")
+        source = self._root(home, name, value, f"ConstantOfShape '{name}'", listed=False)
+        if math.prod(shape) * helper.tensor_dtype_to_np_dtype(value.data_type).itemsize > _MAX_FILLED:
+            raise _NotConstant(f"{source.origin} is larger than {_MAX_FILLED >> 30} GiB")
+        return _after(source, _Fill(shape))
 
     def _root(self, home: Scope, name: str, tensor: TensorProto, origin: str, *, listed: bool) -> Constant:
         if tensor.data_type in _NOT_NUMERIC:
@@ -173,7 +194,7 @@ def _after(source: Constant, step: _Step) -> Constant:
     key, steps = f"{source.key}|{step}", (*source.steps, step)
     if isinstance(step, _Permute):
         return replace(source, shape=tuple(source.shape[axis] for axis in step.axes), key=key, steps=steps)
-    if isinstance(step, _Reshape):
+    if isinstance(step, _Reshape | _Fill):
         return replace(source, shape=step.shape, key=key, steps=steps)
     return replace(source, dtype=step.dtype, key=key, steps=steps)
 

@@ -116,6 +116,36 @@ def test_constant_nodes_are_read(attributes: dict[str, object], expected: np.nda
     assert found.origin == "Constant 'v'"
 
 
+FILLED = [
+    ({"value": numpy_helper.from_array(np.array([2.5], np.float16))}, np.full((2, 3, 1), 2.5, np.float16)),
+    ({"value": numpy_helper.from_array(np.array(7, np.int64))}, np.full((2, 3, 1), 7, np.int64)),
+    ({}, np.zeros((2, 3, 1), np.float32)),
+]
+
+
+@pytest.mark.parametrize(("attributes", "expected"), FILLED)
+def test_filled_tensors_are_constants(attributes: dict[str, object], expected: np.ndarray) -> None:
+    node = helper.make_node("ConstantOfShape", ["shape"], ["v"], **attributes)
+    found = constant(model_of(node, initializers=(ints("shape", 2, 3, 1),)), "v")
+    assert found.shape == (2, 3, 1)
+    assert found.array.dtype == expected.dtype
+    np.testing.assert_array_equal(found.array, expected)
+    assert found.origin == "ConstantOfShape 'v'"
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        (ints("shape", 1 << 20, 1 << 20), "ConstantOfShape 'v' is larger than 2 GiB"),
+        (ints("shape", 2, -1), "computed by ConstantOfShape (its shape or value is not valid)"),
+        (numpy_helper.from_array(np.ones(2, np.float32), "shape"), "initializer 'shape' does not hold integers"),
+    ],
+)
+def test_filled_tensors_of_impossible_shape_are_refused(shape: onnx.TensorProto, reason: str) -> None:
+    node = helper.make_node("ConstantOfShape", ["shape"], ["v"])
+    assert resolve(model_of(node, initializers=(shape,)), "v") == reason
+
+
 TYPES = [(np.float16, 10), (np.float32, 1), (np.float64, 11), (ml_dtypes.bfloat16, 16)]
 
 

@@ -165,9 +165,8 @@ def test_external_data_stays_external_where_it_is_not_rewritten(tmp_path: Path) 
     result = Simplify(folder=tmp_path)(model)
     external = {t.name for t in result.model.graph.initializer if external_data_helper.uses_external_data(t)}
     assert external == {"w_source", "unused_tensor"}
-    assert not {f"graph.initializer[{name}]" for name in external} & {
-        line.split(".external_data")[0].split(":")[0] for line in differences(model, result.model)
-    }
+    changed = "\n".join(differences(model, result.model))
+    assert not any(f"initializer[{name}]" in changed for name in external)
     onnx.save(result.model, tmp_path / "new.onnx")
     feeds = {"x": array(2, 3, 8, 8), "unused": array(1, 2), "flag": np.array(True)}
     loaded = onnx.load(tmp_path / "new.onnx")
