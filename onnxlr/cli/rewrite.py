@@ -19,39 +19,26 @@ from onnxlr.cli.options import (
     parse_shapes,
 )
 
-_HOW_MUCH = "How much (one of these; default --keep-macs 0.5)"
-_WHICH = "Which layers, by what"
-_WHERE = "Where it is measured"
-_FILES = "Files"
-
 
 def command(
     model: ModelPath,
     out: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads the annotations at run time
-        typer.Option(
-            "--out",
-            "-o",
-            help="Where to write; default MODEL with .lr.onnx.",
-            show_default=False,
-            rich_help_panel=_FILES,
-        ),
+        typer.Option("--out", "-o", help="Where to write; default MODEL with .lr.onnx.", show_default=False),
     ] = None,
     scheme: Annotated[
         list[str],
         typer.Option(
-            "--scheme",
-            help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated.",
-            rich_help_panel=_WHICH,
+            "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
         ),
     ] = ["auto"],  # noqa: B006 - typer copies it
     keep_macs: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
             "--keep-macs",
-            help="Share of the whole model's multiply-adds to keep, 0 to 1; families and ranks are chosen exactly.",
+            help="Share of the whole model's multiply-adds to keep, 0 to 1; families and ranks are chosen exactly. "
+            "The default, at 0.5.",
             show_default=False,
-            rich_help_panel=_HOW_MUCH,
         ),
     ] = None,
     energy: Annotated[
@@ -60,7 +47,6 @@ def command(
             "--energy",
             help="Share of every kernel's squared norm to keep, 0 to 1; layers where no chain is cheaper stay.",
             show_default=False,
-            rich_help_panel=_HOW_MUCH,
         ),
     ] = None,
     rank: Annotated[
@@ -70,39 +56,26 @@ def command(
             metavar="N|evbmf",
             help="This rank on every layer, also where it does not pay; evbmf: the rank that stands above the noise.",
             show_default=False,
-            rich_help_panel=_HOW_MUCH,
         ),
     ] = None,
     include: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'.", rich_help_panel=_WHICH
-        ),
+        typer.Option("--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'."),
     ] = None,
     exclude: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--exclude", metavar="PATTERN", help="Leave out nodes whose name matches.", rich_help_panel=_WHICH
-        ),
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches."),
     ] = None,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
     threads: Threads = 0,
     plan: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--plan",
-            metavar="FILE",
-            help="Replay a plan instead of choosing.",
-            show_default=False,
-            rich_help_panel=_FILES,
-        ),
+        typer.Option("--plan", metavar="FILE", help="Replay a plan instead of choosing.", show_default=False),
     ] = None,
     save_plan: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--save-plan", metavar="FILE", help="Write the plan, JSON.", show_default=False, rich_help_panel=_FILES
-        ),
+        typer.Option("--save-plan", metavar="FILE", help="Write the plan, JSON.", show_default=False),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, count and print; run and write no model.")] = False,
     json_file: JsonFile = None,

@@ -1,0 +1,34 @@
+"""Errors a user can act on become one line and an exit code; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec
+
+import typer
+
+from onnxlr.errors import OnnxlrError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+INTERRUPTED = 130
+
+
+def guard(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Wrap a command: what it returns is its exit code, None for 0."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except OnnxlrError as error:
+            typer.echo(f"onnxlr: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("onnxlr: interrupted; nothing was written", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(code or 0)
+
+    return guarded
