@@ -61,8 +61,8 @@ def make(wanted: PatchSet, usable: list[Face], processes: int) -> None:
 def main() -> None:
     """Fetch, render, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=Path, default=Path("build/charnet"), help="folder for what is not shipped")
-    parser.add_argument("--fonts", type=Path, default=Path("build/fonts"), help="folder for the unpacked fonts")
+    parser.add_argument("--build", type=Path, default=Path("runs"), help="folder for what is not shipped")
+    parser.add_argument("--fonts", type=Path, default=Path("cache/fonts"), help="folder for the unpacked fonts")
     parser.add_argument("--train-count", type=int, default=240_000, help="number of training patches")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()

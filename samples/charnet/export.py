@@ -105,7 +105,7 @@ def largest_difference(path: Path, network: CharNet, npz_path: Path) -> float:
 def main() -> None:
     """Export the best checkpoint, check it, measure it, write training.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=Path, default=Path("build/charnet"), help="folder with best.pt and the data")
+    parser.add_argument("--build", type=Path, default=Path("runs"), help="folder with best.pt and the data")
     parser.add_argument("--output", type=Path, default=SAMPLE, help="folder for charnet.onnx and training.json")
     options = parser.parse_args()
     build: Path = options.build

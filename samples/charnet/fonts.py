@@ -142,7 +142,7 @@ def _ink(font: ImageFont.FreeTypeFont, character: str) -> bytes:
 def main() -> None:
     """Fetch the packages and print how many families and faces each split holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=Path("build/fonts"), help="folder for the unpacked packages")
+    parser.add_argument("--cache", type=Path, default=Path("cache/fonts"), help="folder for the unpacked packages")
     cache: Path = parser.parse_args().cache
     for package in fetch(cache):
         print(f"not in the archive: {package}", file=sys.stderr)

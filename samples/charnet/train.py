@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,13 @@ class Recipe:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run stands; `seconds` is the wall time over all its parts."""
+    """Where a run stands, over all its parts: `seconds` of wall time, the step and command each part began with."""
 
     step: int = 0
     seconds: float = 0.0
     best_accuracy: float = 0.0
     best_step: int = 0
+    parts: list[tuple[int, str]] = field(default_factory=list)
 
 
 def accuracy(network: CharNet, patches: Tensor, labels: Tensor) -> float:
@@ -101,10 +102,12 @@ def train(recipe: Recipe, build: Path, checkpoint_seconds: float) -> Progress:
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
         progress = Progress(**state["progress"])
+    progress.parts.append((progress.step, " ".join(["python", "train.py", *sys.argv[1:]])))
     loss_mean, since = float("nan"), time.monotonic()
     while progress.step < recipe.steps:
         for group in optimiser.param_groups:
             group["lr"] = rate(progress.step, recipe.steps, recipe.learning_rate)
+            group["weight_decay"] = recipe.weight_decay
         inputs, wanted = batch_of(patches, labels, progress.step, recipe)
         loss = nn.functional.cross_entropy(network(inputs), wanted)
         optimiser.zero_grad()
@@ -149,11 +152,9 @@ def machine() -> dict[str, str | int]:
 def main() -> None:
     """Train, then write how it went."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, default=Path("runs"), help="folder with the data, gets the result")
     parser.add_argument(
-        "--build", type=Path, default=Path("build/charnet"), help="folder with the data; gets the result"
-    )
-    parser.add_argument(
-        "--steps", type=int, default=7500, help="number of batches, a resumed run's former ones included"
+        "--steps", type=int, default=3000, help="number of batches, a resumed run's former ones included"
     )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -170,7 +171,7 @@ def main() -> None:
     progress = train(recipe, options.build, options.checkpoint_seconds)
     build: Path = options.build
     report = {
-        "command": " ".join(["python", "train.py", *sys.argv[1:]]),
+        "parts": [{"from_step": step, "command": command} for step, command in progress.parts],
         **asdict(recipe),
         "train_patches": len(load(build / "train.npz")[1]),
         "validation_patches": len(load(build / "validation.npz")[1]),
