@@ -37,7 +37,7 @@ SAMPLE = 64
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How far to go: ``starts`` of ``sweeps``, the best polished by ``steps`` of ``iterations`` conjugate gradients.
+    """How far to go from each of ``starts``: ``sweeps``, then ``steps`` of ``iterations`` conjugate gradients.
 
     ``cycles`` bound a correction. The polish is done twice, the second time with half the steps.
     """
@@ -52,10 +52,17 @@ class Effort:
 SINGLE = 1e-3
 """Relative error below which float32 no longer tells one fit from a better one."""
 
-SLACK = 5e-3
-"""Share by which correcting a degenerate fit may raise its error."""
+TOLERANCE = 1e-5
+"""Relative gain in error below which sweeps and steps stop."""
 
-QUICK = Effort(starts=1, sweeps=12, steps=6, iterations=8, cycles=0)
+SLACKS = (1e-2, 1e-3)
+"""Shares by which correcting a degenerate fit may raise its error: before the last polish, and after it."""
+
+FIT = 6e10
+"""Multiply-adds a fit may take: seconds on two cores."""
+
+ESTIMATE = 1e9
+"""Multiply-adds an estimate may take."""
 
 
 class Kernel:
@@ -114,47 +121,56 @@ class Kernel:
             return tuple(np.zeros((size, rank)) for size in self.tensor.shape)
         if rank >= exact_rank(self.tensor.shape):
             return balance(exact(self.tensor))
-        return balance(self.compressed.expand(self._polished(rank)))
+        return balance(self.compressed.expand(self._best(rank)))
 
     def quick_error(self, rank: int) -> float:
-        """Return the relative error of a quick fit."""
+        """Return the relative error of a quick fit from one start, not corrected."""
         core = self.compressed.core
-        start = slice_start(self.spectrum, core, rank, SEED)
-        rough, _ = als(core.astype(np.float32), start, QUICK.sweeps, 1e-4)
-        factors, _ = nls(core.astype(np.float32), rough, NlsOptions(QUICK.steps, QUICK.iterations, 1e-4))
+        effort = affordable(core.shape, rank, ESTIMATE)
+        single = core.astype(np.float32)
+        rough, _ = als(single, slice_start(self.spectrum, core, rank, SEED), effort.sweeps, TOLERANCE)
+        factors, _ = nls(single, rough, NlsOptions(effort.steps, effort.iterations, TOLERANCE))
         return relative(residual(core, factors), core.energy)
 
-    def _polished(self, rank: int) -> Factors:
-        """Return float64 factors of the core: starts, polish, correction when degenerate, polish, correction."""
+    def _best(self, rank: int) -> Factors:
+        """Return the best of the fits of the core that are affordable, from the slice-wise start and random ones."""
         core = self.compressed.core
-        effort = affordable(core.shape, rank)
-        single = core.astype(np.float32)
+        effort = affordable(core.shape, rank, FIT)
         starts = [slice_start(self.spectrum, core, rank, SEED)]
         starts += [random_start(core.shape, rank, SEED + i) for i in range(1, effort.starts)]
-        rough, error = min((als(single, start, effort.sweeps, 1e-5) for start in starts), key=lambda found: found[1])
-        working = single if error > SINGLE else core
-        factors = rough
-        for steps in (effort.steps, effort.steps // 2):
-            factors, _ = nls(working, factors, NlsOptions(steps, effort.iterations, 1e-4))
-            factors = _corrected(core, tuple(factor.astype(np.float64) for factor in factors), effort.cycles)
-        return factors
+        return min((_polished(core, start, effort) for start in starts), key=lambda fit: residual(core, fit))
 
 
-def _corrected(core: Slices, factors: Factors, cycles: int) -> Factors:
-    """Correct a degenerate fit, letting its error grow by ``SLACK``."""
+def _polished(core: Slices, start: Factors, effort: Effort) -> Factors:
+    """Return a float64 fit: sweeps, polish, correction when degenerate, polish, correction."""
+    single = core.astype(np.float32)
+    factors, error = als(single, start, effort.sweeps, TOLERANCE)
+    working = single if error > SINGLE else core
+    for steps, slack in zip((effort.steps, effort.steps // 2), SLACKS, strict=True):
+        factors, error = nls(working, factors, NlsOptions(steps, effort.iterations, TOLERANCE))
+        working = working if error > SINGLE else core
+        factors = _corrected(core, tuple(factor.astype(np.float64) for factor in factors), slack, effort.cycles)
+    return factors
+
+
+def _corrected(core: Slices, factors: Factors, slack: float, cycles: int) -> Factors:
+    """Correct a degenerate fit, letting its error grow by the share ``slack``."""
     if degeneracy(core, factors) <= DEGENERATE:
         return factors
-    return correct(core, factors, (1.0 + SLACK) * sqrt(residual(core, factors)), cycles)
+    return correct(core, factors, (1.0 + slack) * sqrt(residual(core, factors)), cycles)
 
 
-def affordable(shape: tuple[int, ...], rank: int, budget: float = 4e10) -> Effort:
-    """Return what fits into about ``budget`` multiply-adds, with a least effort for the largest kernels."""
+def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
+    """Return what fits into about ``budget`` multiply-adds, with a least effort for the largest kernels.
+
+    A sweep and a Gauss-Newton step pass over the kernel once each; all else is products of R x R with the factors.
+    """
     small = rank**2 * sum(shape)
-    products = 2 * prod(shape) * rank
-    sweep = products + 3 * small
-    iterations = 8 if 20 * small > products else 15
-    step = products + 5 * iterations * small
-    starts = int(np.clip(0.1 * budget / (30 * sweep), 1, 4))
+    passes = 2 * prod(shape) * rank
+    sweep = passes + 3 * small
+    iterations = 8 if 20 * small > passes else 15
+    step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 30))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    return Effort(starts, sweeps, steps, iterations, cycles=3 if rank > 1000 else 12)
+    starts = int(np.clip(0.3 * budget / (sweeps * sweep + 1.5 * steps * step), 1, 6))
+    return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
