@@ -106,8 +106,12 @@ class Chain:
             kernel, group = _compose(kernel, group, after, after_group)
         if group != geometry.group:
             kernel = _regroup(kernel, group, geometry.group)
-        shape = kernel.shape[:2] + geometry.kernel
-        return np.ascontiguousarray(np.broadcast_to(kernel, shape))
+        # A step of parallel stages is embedded already, so it is padded as the layer is.
+        padded = [step[0].geometry.pads if len(step) == 1 else geometry.pads for step in self.steps]
+        pads = tuple(
+            (sum(p[axis][0] for p in padded), sum(p[axis][1] for p in padded)) for axis in range(geometry.rank)
+        )
+        return _embed(kernel, pads, geometry)
 
 
 def blank(*shape: int) -> Array:
@@ -116,7 +120,7 @@ def blank(*shape: int) -> Array:
 
 
 def _check_movement(chain: Chain, geometry: Geometry) -> None:
-    """Strides multiply to the layer's, along every path, and each axis has its kernel in one place."""
+    """Strides multiply to the layer's, along every path, and each axis has its kernel in one place, as in the layer."""
     for axis in range(geometry.rank):
         stride, extent = 1, 1
         for step in chain.steps:
@@ -127,6 +131,13 @@ def _check_movement(chain: Chain, geometry: Geometry) -> None:
             if widest > 1 and extent > 1:
                 raise ValueError(f"two stages with a kernel on axis {axis}")
             extent = max(extent, widest)
+            for one in (stage.geometry for stage in step):
+                wide = one.kernel[axis] > 1
+                moves = wide or one.strides[axis] > 1
+                if wide and one.dilations[axis] != geometry.dilations[axis]:
+                    raise ValueError(f"axis {axis}: a stage is dilated by {one.dilations[axis]}, the layer {geometry}")
+                if moves and one.auto_pad != geometry.auto_pad:
+                    raise ValueError(f"axis {axis}: a stage has auto_pad {one.auto_pad}, the layer {geometry}")
         if stride != geometry.strides[axis] or extent not in {1, geometry.kernel[axis]}:
             raise ValueError(f"axis {axis}: chain moves by {stride} over {extent}, the layer over {geometry}")
 
@@ -138,20 +149,25 @@ def _joined(step: Step, geometry: Geometry) -> tuple[Array, int]:
     groups = {stage.geometry.group for stage in step}
     if groups != {1}:
         raise ValueError("parallel stages take part in one group only")
-    return np.concatenate([_embed(stage, geometry) for stage in step]), 1
+    return np.concatenate([_embed(stage.weight, stage.geometry.pads, geometry) for stage in step]), 1
 
 
-def _embed(stage: Stage, geometry: Geometry) -> Array:
-    """Place a smaller kernel where its pads say it lies in the layer's window."""
-    out = np.zeros(stage.weight.shape[:2] + geometry.kernel)
+def _embed(kernel: Array, pads: tuple[tuple[int, int], ...], geometry: Geometry) -> Array:
+    """Place a kernel where its pads say it lies in the layer's window, with zeros around it."""
+    if kernel.shape[2:] == geometry.kernel and pads == geometry.pads:
+        return np.ascontiguousarray(kernel)
     window: list[slice] = [slice(None), slice(None)]
     for axis in range(geometry.rank):
-        shift = geometry.pads[axis][0] - stage.geometry.pads[axis][0]
-        first, rest = divmod(shift, geometry.dilations[axis])
-        if rest or first < 0 or first + stage.geometry.kernel[axis] > geometry.kernel[axis]:
-            raise ValueError(f"{stage.suffix}: pads {stage.geometry.pads} do not lie in the window of {geometry}")
-        window.append(slice(first, first + stage.geometry.kernel[axis]))
-    out[tuple(window)] = stage.weight
+        extent, dilation = kernel.shape[2 + axis], geometry.dilations[axis]
+        before, after = (whole - own for whole, own in zip(geometry.pads[axis], pads[axis], strict=True))
+        first = before // dilation
+        if first < 0 or before != first * dilation or after != (geometry.kernel[axis] - extent - first) * dilation:
+            raise ValueError(
+                f"a kernel of {kernel.shape[2:]} padded by {pads} does not lie in the window of {geometry}"
+            )
+        window.append(slice(first, first + extent))
+    out = np.zeros(kernel.shape[:2] + geometry.kernel)
+    out[tuple(window)] = kernel
     return out
 
 
