@@ -64,7 +64,7 @@ def inspect_model(model: Model, target: Target, progress: Progress) -> Inspectio
 def _finding(workload: Workload, prepared: Prepared, timed: Profile | None, block: int) -> Finding:
     site, shape = workload.site, workload.shape
     layer = read_layer(site)
-    energy = layer.leading((0,))[1].sum(axis=0)
+    energy = layer.energy((0,)).sum(axis=0)
     total = float(energy.sum())
     full = min(shape.T, shape.S * shape.taps)
     rank95 = int(np.searchsorted(np.cumsum(energy), ENERGY * total)) + 1 if total > 0.0 else 0

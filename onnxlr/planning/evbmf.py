@@ -54,7 +54,7 @@ def evbmf_ranks(scheme: Scheme, layer: Layer) -> Ranks:
         )
     ranks = []
     for rows in scheme.unfoldings(layer.shape):
-        energy = layer.leading(rows)[1]
+        energy = layer.energy(rows)
         _, m, n = layer.unfold(rows).shape
         ranks.append(max(1, *(evbmf_rank(of_group, m, n) for of_group in energy)))
     return tuple(min(rank, full) for rank, full in zip(ranks, scheme.full_rank(layer.shape), strict=True))

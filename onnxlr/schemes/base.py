@@ -60,6 +60,7 @@ class Layer:
     weight: Array
     geometry: Geometry
     _leading: dict[tuple[int, ...], tuple[Array, Array]] = field(default_factory=dict, repr=False)
+    _energy: dict[tuple[int, ...], Array] = field(default_factory=dict, repr=False)
 
     @property
     def shape(self) -> LayerShape:
@@ -84,9 +85,23 @@ class Layer:
     def leading(self, rows: tuple[int, ...]) -> tuple[Array, Array]:
         """Return the left singular vectors (g, m, m) and squared singular values (g, m) of ``unfold(rows)``."""
         if rows not in self._leading:
-            matrices = self.unfold(rows)
-            self._leading[rows] = leading(matrices @ matrices.transpose(0, 2, 1))
+            self._leading[rows] = leading(self._gram(rows))
         return self._leading[rows]
+
+    def energy(self, rows: tuple[int, ...]) -> Array:
+        """Return the squared singular values (g, m) of ``unfold(rows)``, largest first.
+
+        Without vectors they take a fraction of the time of :meth:`leading`, which counts on large matrices.
+        """
+        if rows not in self._energy:
+            known = self._leading.get(rows)
+            values = np.linalg.eigvalsh(self._gram(rows))[..., ::-1] if known is None else known[1]
+            self._energy[rows] = np.maximum(values, 0.0)
+        return self._energy[rows]
+
+    def _gram(self, rows: tuple[int, ...]) -> Array:
+        matrices = self.unfold(rows)
+        return matrices @ matrices.transpose(0, 2, 1)
 
 
 class Solver(Protocol):

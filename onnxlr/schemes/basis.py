@@ -58,7 +58,7 @@ class BasisSolver:
 
     def error(self, ranks: Ranks) -> float:
         """Return the exact relative error."""
-        return tail_error(self.layer.leading((0,))[1], ranks[0])
+        return tail_error(self.layer.energy((0,)), ranks[0])
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the chain at (r,)."""

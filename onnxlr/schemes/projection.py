@@ -62,7 +62,7 @@ class ProjectionSolver:
 
     def error(self, ranks: Ranks) -> float:
         """Return the exact relative error."""
-        return tail_error(self.layer.leading((1,))[1], ranks[0])
+        return tail_error(self.layer.energy((1,)), ranks[0])
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the chain at (r,)."""

@@ -82,7 +82,7 @@ class SeparableSolver:
 
     def error(self, ranks: Ranks) -> float:
         """Return the exact relative error."""
-        return tail_error(self.layer.leading(self.rows)[1], ranks[0])
+        return tail_error(self.layer.energy(self.rows), ranks[0])
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the chain at (K,)."""
