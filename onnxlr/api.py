@@ -148,13 +148,14 @@ def rewrite(
     OnnxlrError
         One of its children, each with the exit code of the command line.
     """
+    replayed = _plan(plan, scheme, (keep_macs, energy, rank))
     source = model_io.load(model)
     request = pipeline.Request(
         schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
         budget=budget_of(keep_macs, energy, rank),
         selection=Selection(tuple(include), tuple(exclude)),
         target=_target(provider, threads, shapes),
-        plan=plan if isinstance(plan, Plan) or plan is None else read_plan(Path(plan)),
+        plan=replayed,
         simplify=simplify,
         validate=validate,
         dry_run=dry_run,
@@ -162,6 +163,19 @@ def rewrite(
     )
     outcome = pipeline.run(source, request, progress)
     return Rewrite(outcome.proto, outcome.plan, outcome.summary, source)
+
+
+def _plan(
+    plan: Plan | str | os.PathLike[str] | None, scheme: str | Sequence[str], budget: Sequence[float | str | None]
+) -> Plan | None:
+    """Return the plan to replay, which leaves nothing else to choose."""
+    if plan is None:
+        return None
+    if any(value is not None for value in budget):
+        raise UsageError("--plan already says how much", "leave out --keep-macs, --energy and --rank")
+    if scheme != "auto" and tuple(scheme) != ("auto",):
+        raise UsageError("--plan already says which schemes", "leave out --scheme")
+    return plan if isinstance(plan, Plan) else read_plan(Path(plan))
 
 
 def inspect(

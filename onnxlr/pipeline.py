@@ -14,8 +14,9 @@ from onnxlr.planning.budget import KeepMacs, choose
 from onnxlr.planning.plan import Plan
 from onnxlr.prepare import Selection, only, prepare
 from onnxlr.progress import silent
-from onnxlr.prove import prove
-from onnxlr.report.summary import LayerRow, Measured, SkippedRow, Summary, Totals
+from onnxlr.prove import prove, rehearse
+from onnxlr.report.notes import notes_on
+from onnxlr.report.summary import ChangeRow, LayerRow, Measured, SkippedRow, Summary, Totals
 from onnxlr.schemes.registry import by_family
 from onnxlr.target import Target, channel_block
 from onnxlr_passes.base import PassError
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from onnxlr.factorize import Factorized
     from onnxlr.model_io import Model
     from onnxlr.planning.budget import Budget
+    from onnxlr.planning.candidates import Workload
     from onnxlr.prepare import Prepared
     from onnxlr.progress import Progress
+    from onnxlr.schemes.base import Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     check_finite(model.proto, model.folder)
     progress("prepare", 0.0)
     prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
+    if request.validate and not request.dry_run:
+        rehearse(model.proto, prepared, folder=model.folder, target=request.target, seed=request.seed)
     plan = _plan(model, prepared, request, progress)
     if not plan.choices:
         raise BudgetError(_nothing(prepared, request), "try other schemes or ranks, or onnxlr inspect")
@@ -132,6 +137,7 @@ def _measure(
         proof.before,
         proof.after,
         proof.speedup,
+        proof.incomparable,
     )
 
 
@@ -145,7 +151,8 @@ def _summarize(
 ) -> Summary:
     rows = tuple(_row(one) for one in made)
     saved = sum(row.macs_before - row.macs_after for row in rows)
-    notes = [f"{c.node}: {c.what}" if c.node else c.what for c in prepared.changes if not c.what.startswith("folded")]
+    changes = tuple(ChangeRow(made_by, change.node, change.what) for made_by, change in prepared.changes)
+    notes = list(notes_on(changes))
     if plan.model_sha256 not in {"", model.sha256}:
         notes.append("the plan was made for another model; its layers fit this one")
     return Summary(
@@ -155,12 +162,36 @@ def _summarize(
         budget=plan.budget if request.plan is not None else str(request.budget),
         dry_run=request.dry_run,
         layers=rows,
-        skipped=tuple(SkippedRow(other.label, other.op, other.reason) for other in prepared.skipped),
+        skipped=_stays(prepared, plan, request),
         before=Totals(prepared.macs, _parameters(model.proto), model.size),
         after=Totals(prepared.macs - saved, _parameters(rewritten), dense_size(rewritten, model.folder)),
         notes=tuple(notes),
+        changes=changes,
         measured=None,
     )
+
+
+def _stays(prepared: Prepared, plan: Plan, request: Request) -> tuple[SkippedRow, ...]:
+    """Return every Conv, Gemm and MatMul that stays as it is, with the reason."""
+    planned = {choice.site for choice in plan.choices}
+    left = [workload for workload in prepared.workloads if workload.site.key not in planned]
+    schemes = by_family(request.schemes)
+    return (
+        *(SkippedRow(other.label, other.op, other.reason) for other in prepared.skipped),
+        *(SkippedRow(one.site.label, one.site.op, _why(one, schemes, request)) for one in left),
+    )
+
+
+def _why(workload: Workload, schemes: Sequence[Scheme], request: Request) -> str:
+    if request.plan is not None:
+        return "not in the plan"
+    refusals = [scheme.refusal(workload.shape) for scheme in schemes]
+    known = list(dict.fromkeys(refusal for refusal in refusals if refusal is not None))
+    if None not in refusals:
+        return "no scheme applies: " + "; ".join(known)
+    if isinstance(request.budget, KeepMacs):
+        return "the budget is better met elsewhere"
+    return "no chain that keeps this much is cheaper"
 
 
 def _row(one: Factorized) -> LayerRow:

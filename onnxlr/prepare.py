@@ -49,7 +49,8 @@ class Prepared:
     """A model ready to be rewritten.
 
     ``workloads`` are the sites that may be replaced; ``skipped`` everything else that was looked at. ``other_macs``
-    counts what stays whatever happens, as far as it can be counted. ``shapes`` are the input shapes all counts hold for.
+    counts what stays whatever happens, as far as it can be counted. All counts hold for the input shapes ``shapes``.
+    ``changes`` come with the name of the pass that made them.
     """
 
     proto: onnx.ModelProto
@@ -57,7 +58,7 @@ class Prepared:
     skipped: tuple[Skipped, ...]
     other_macs: int
     shapes: dict[str, tuple[int, ...]]
-    changes: tuple[Change, ...]
+    changes: tuple[tuple[str, Change], ...]
 
     @property
     def macs(self) -> int:
@@ -79,14 +80,19 @@ def prepare(model: Model, target: Target, selection: Selection, *, simplify: boo
     passes: list[Pass] = [FoldPad(model.folder), FoldBatchNorm(model.folder)]
     if simplify:
         passes = [UnlistInitializers(), Simplify(model.folder), *passes]
+    proto = model.proto
+    changes: list[tuple[str, Change]] = []
     try:
-        result = run_passes(model.proto, passes)
-        sites, skipped = locate(result.model, model.folder)
+        for one in passes:
+            result = run_passes(proto, (one,))
+            proto = result.model
+            changes += [(one.name, change) for change in result.changes]
+        sites, skipped = locate(proto, model.folder)
     except PassError as error:
         raise ModelError(f"{model.path or 'the model'}: {error}") from error
     _check_patterns(selection, [*(site.label for site in sites), *(other.label for other in skipped)])
     counted = [*sites, *(other.site for other in skipped if other.site is not None)]
-    seen = extents(result.model, shapes, {site.key: site.geometry for site in counted})
+    seen = extents(proto, shapes, {site.key: site.geometry for site in counted})
     workloads: list[Workload] = []
     left = list(skipped)
     for site in sites:
@@ -98,7 +104,7 @@ def prepare(model: Model, target: Target, selection: Selection, *, simplify: boo
         else:
             workloads.append(Workload(site, seen[site.key]))
     other = sum(seen[o.site.key].dense_macs(o.site) for o in left if o.site is not None and o.site.key in seen)
-    return Prepared(result.model, tuple(workloads), tuple(left), other, shapes, result.changes)
+    return Prepared(proto, tuple(workloads), tuple(left), other, shapes, tuple(changes))
 
 
 def only(prepared: Prepared, keys: Sequence[str]) -> tuple[Workload, ...]:

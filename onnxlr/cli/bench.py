@@ -23,11 +23,11 @@ def command(
     """Time models against each other, taking turns: median, spread, ratio to the first with its 95 % interval."""
     from onnxlr import api
     from onnxlr.cli.console import progress, show
-    from onnxlr.model_io import check_output, write_text
+    from onnxlr.cli.outputs import check_outputs
+    from onnxlr.model_io import write_text
     from onnxlr.report.terminal import render_bench
 
-    if json_file is not None:
-        check_output(json_file, protect=models, force=force)
+    check_outputs({"--json": json_file}, protect=models, force=force)
     with progress() as tell:
         result = api.bench(
             *models,
@@ -38,7 +38,8 @@ def command(
             seed=seed,
             progress=tell,
         )
-    show(render_bench(result))
     if json_file is not None:
         write_text(json_file, result.to_json(), force=force)
+    show(render_bench(result))
+    if json_file is not None:
         show(f"wrote {json_file}")

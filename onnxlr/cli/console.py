@@ -1,7 +1,8 @@
-"""What commands print with: tables on stdout, progress on stderr and only for a terminal."""
+"""What commands print with: reports on stdout, progress on stderr and only for a terminal."""
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,23 @@ if TYPE_CHECKING:
 
     from onnxlr.progress import Progress
 
-_PIPED_WIDTH = 160  # columns of a report that goes to a file or a pipe
+_PIPED_WIDTH = 1000  # columns of a report in a file or a pipe: nothing is cut or wrapped there
 
 
 def show(*parts: RenderableType) -> None:
-    """Print to stdout, as wide as the terminal, or wide enough when there is none."""
+    """Print to stdout, as wide as the terminal (or COLUMNS), and without a limit where there is none."""
+    console = _stdout()
     for part in parts:
-        _stdout().print(part, soft_wrap=False)
+        console.print(part)
 
 
 def _stdout() -> Console:
     from rich.console import Console
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Console(highlight=False, markup=False, emoji=False, width=_PIPED_WIDTH)
 
 
 @contextmanager

@@ -24,11 +24,16 @@ def guard(command: Callable[P, int | None]) -> Callable[P, None]:
         try:
             code = command(*args, **kwargs)
         except OnnxlrError as error:
-            typer.echo(f"onnxlr: {error}", err=True)
+            typer.echo(f"onnxlr: {_one_line(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            typer.echo("onnxlr: interrupted; nothing was written", err=True)
+            typer.echo("onnxlr: interrupted; no file was left half-written", err=True)
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(code or 0)
 
     return guarded
+
+
+def _one_line(text: str) -> str:
+    """Escape control characters: names in messages come out of files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -19,14 +19,15 @@ def command(
     """
     from onnxlr import api
     from onnxlr.cli.console import progress, show
-    from onnxlr.model_io import check_output, write_text
+    from onnxlr.cli.outputs import check_outputs
+    from onnxlr.model_io import write_text
     from onnxlr.report.terminal import render_inspection
 
-    if json_file is not None:
-        check_output(json_file, protect=(model,), force=force)
+    check_outputs({"--json": json_file}, protect=(model,), force=force)
     with progress() as tell:
         found = api.inspect(model, shapes=parse_shapes(shape), provider=provider.value, threads=threads, progress=tell)
-    show(render_inspection(found))
     if json_file is not None:
         write_text(json_file, found.to_json(), force=force)
+    show(render_inspection(found))
+    if json_file is not None:
         show(f"wrote {json_file}")

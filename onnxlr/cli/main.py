@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
+
 import typer
 
 from onnxlr.cli import bench, inspect, rewrite, validate
@@ -9,7 +12,7 @@ from onnxlr.cli.guard import guard
 
 _EPILOG = (
     "Exit codes: 0 done; 2 usage; 3 the model cannot be read or used; 4 the asked budget cannot be met (nothing "
-    "written); 5 the rewritten model failed validation (nothing written); 130 interrupted (nothing written)."
+    "written); 5 the rewritten model failed validation (nothing written); 130 interrupted (no partial file)."
 )
 
 app = typer.Typer(
@@ -49,6 +52,9 @@ def _root(
 
 def main() -> None:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name that the locale cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

@@ -97,17 +97,16 @@ def command(
     """
     from onnxlr import api
     from onnxlr.cli.console import progress, show
-    from onnxlr.errors import UsageError
-    from onnxlr.model_io import check_output, write_text
-    from onnxlr.report.terminal import render_summary
+    from onnxlr.cli.outputs import check_outputs
+    from onnxlr.model_io import write_text
+    from onnxlr.report.summary_view import render_summary
 
-    budget_given = any(value is not None for value in (keep_macs, energy, rank))
-    if plan is not None and budget_given:
-        raise UsageError("--plan already says how much", "leave out --keep-macs, --energy and --rank")
     target = out or model.with_name(f"{model.stem}.lr.onnx")
-    texts = [path for path in (save_plan, json_file) if path is not None]
-    for path in [*texts, *([] if dry_run else [target])]:
-        check_output(path, protect=(model, *([plan] if plan else [])), force=force)
+    check_outputs(
+        {"--out": None if dry_run else target, "--save-plan": save_plan, "--json": json_file},
+        protect=[path for path in (model, plan) if path is not None],
+        force=force,
+    )
     with progress() as tell:
         result = api.rewrite(
             model,
@@ -127,13 +126,12 @@ def command(
             seed=seed,
             progress=tell,
         )
-    show(render_summary(result.summary))
+    # Files first: a reader that closes the pipe early must not cost them.
+    written = []
     if not dry_run:
-        result.save(target, force=force)
-        show(f"wrote {target}")
-    if save_plan is not None:
-        write_text(save_plan, result.plan.to_json(), force=force)
-        show(f"wrote {save_plan}")
-    if json_file is not None:
-        write_text(json_file, result.summary.to_json(), force=force)
-        show(f"wrote {json_file}")
+        written.append(result.save(target, force=force))
+    for path, text in ((save_plan, result.plan.to_json), (json_file, result.summary.to_json)):
+        if path is not None:
+            write_text(path, text(), force=force)
+            written.append(path)
+    show(render_summary(result.summary), *(f"wrote {path}" for path in written))

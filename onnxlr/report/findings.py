@@ -12,8 +12,8 @@ class Finding:
 
     ``macs`` and ``mac_share`` count one run of the model (None where the input size is unknown); ``time_share`` is the
     measured share of kernel time (None where it could not be told). ``rank95`` is the rank of the output-channel
-    unfolding that holds 95 % of the kernel's energy, of ``full_rank``. ``families`` can save MACs here; ``skipped`` says
-    why nothing is tried.
+    unfolding that holds 95 % of the kernel's energy, of ``full_rank``. ``families`` can save MACs here; ``skipped``
+    says why nothing is tried.
     """
 
     node: str

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 _VERSION = 1
 # Chains run at most this much faster than their MACs say before the figure is doubted rather than shown off.
 _SUSPICIOUS = 1.5
+_FAR = 0.9  # cosine with the original's output below which a reader is warned; the default limit of validate
 
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """One rewritten layer. ``error`` is the relative Frobenius error of the weights; MACs count one run of the model."""
+    """One rewritten layer. ``error`` is the relative Frobenius error of the weights; MACs count a run of the model."""
 
     node: str
     site: str
@@ -46,6 +47,15 @@ class SkippedRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRow:
+    """One thing done to the graph before any layer was rewritten; ``node`` is a node or a value, "" for the graph."""
+
+    made_by: str
+    node: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """The whole model: ``macs`` of Conv, Gemm and MatMul in one run, ``parameters`` in numbers, ``size`` in bytes."""
 
@@ -56,21 +66,28 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What running both models on the target showed; see :class:`onnxlr.prove.Proof`."""
+    """What running both models on the target showed; see :class:`onnxlr.prove.Proof`.
+
+    ``incomparable`` says why ``outputs`` is empty, where it is.
+    """
 
     target: Description
     shapes: dict[str, tuple[int, ...]]
     seed: int
-    surgery: float
+    surgery: float | None
     outputs: tuple[OutputDifference, ...]
     latency_before: Timing
     latency_after: Timing
     speedup: Speedup
+    incomparable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A rewrite from end to end. ``measured`` is None where nothing was run (a dry run, ``--no-validate``)."""
+    """A rewrite from end to end. ``measured`` is None where nothing was run (a dry run, ``--no-validate``).
+
+    ``notes`` sum up ``changes``, a line for each pass that made some.
+    """
 
     model: str
     model_sha256: str
@@ -82,6 +99,7 @@ class Summary:
     before: Totals
     after: Totals
     notes: tuple[str, ...]
+    changes: tuple[ChangeRow, ...]
     measured: Measured | None
 
     @property
@@ -95,9 +113,13 @@ class Summary:
         found = []
         idle = [row for row in self.layers if not row.pays]
         if idle:
-            found.append(f"{len(idle)} rewritten layers cost more MACs than before, first {idle[0].node}")
+            found.append(f"{len(idle)} of {len(self.layers)} rewritten layers cost as many MACs as before, or more")
+        if self.after.macs >= self.before.macs:
+            found.append("the rewritten model has no fewer MACs than the original")
         if self.measured is not None:
-            found += _timing_warnings(self.measured, self.kept_macs)
+            found += [*_output_warnings(self.measured), *_timing_warnings(self.measured, self.kept_macs)]
+        elif not self.dry_run:
+            found.append("the rewritten model was never run: neither its outputs nor its speed are proven")
         return tuple(found)
 
     def to_json(self) -> str:
@@ -106,10 +128,25 @@ class Summary:
         return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 
+def is_slower(gain: Speedup) -> bool:
+    """Whether the second model is slower than the first, beyond what two sessions of one model differ by."""
+    return gain.significant and gain.high < 1.0
+
+
+def _output_warnings(measured: Measured) -> list[str]:
+    if measured.incomparable is not None:
+        return [f"outputs were not compared with the original's: {measured.incomparable}"]
+    far = [output for output in measured.outputs if not output.cosine >= _FAR]
+    if not far:
+        return []
+    how = f"cosine {far[0].cosine:.2f} in {far[0].name!r}"
+    return [f"outputs on random input are far from the original's ({how}): expect a loss of accuracy"]
+
+
 def _timing_warnings(measured: Measured, kept: float) -> list[str]:
     found = []
     gain = measured.speedup
-    if gain.high < 1.0:
+    if is_slower(gain):
         found.append(f"the rewritten model is SLOWER ({gain.ratio:.2f}x): keep the original on this target")
     elif not gain.significant:
         found.append(f"no speed-up was measured ({gain.ratio:.2f}x, 95 % interval {gain.low:.2f} to {gain.high:.2f})")

@@ -1,0 +1,40 @@
+"""Output files, checked together before any work is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxlr.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+def check_outputs(outputs: Mapping[str, Path | None], protect: Sequence[Path], *, force: bool) -> None:
+    """Refuse outputs that could not be written, that are inputs, or that are one file.
+
+    Parameters
+    ----------
+    outputs
+        The file of each option, None where it is not given.
+    protect
+        The inputs.
+
+    Raises
+    ------
+    UsageError
+        When a file exists and ``force`` is not given, is an input, or is given twice.
+    ModelError
+        When there is no such folder.
+    """
+    from onnxlr.model_io import check_output
+
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        check_output(path, protect, force=force)
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise UsageError(f"{other} and {option} are the same file {path}", "give each its own")
