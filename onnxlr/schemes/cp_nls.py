@@ -12,8 +12,8 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from onnxlr.schemes.cp_als import ridged
 from onnxlr.schemes.cp_tensor import balance, grams, mttkrp, others, relative
 
 if TYPE_CHECKING:
@@ -111,19 +111,8 @@ def _damped(point: _Point, direction: Factors, damping: float) -> Factors:
 
 def _preconditioner(point: _Point, damping: float) -> Operator:
     """Return the inverse of the diagonal blocks of J^T J + damping I."""
-    lowers = []
-    for mode, row in enumerate(point.blocks):
-        block = row[mode].copy()
-        ridge = damping + 10.0 * float(np.finfo(block.dtype).eps) * float(np.trace(block)) / block.shape[0]
-        block[np.diag_indices_from(block)] += ridge
-        try:
-            lowers.append(cho_factor(block, lower=True, overwrite_a=True, check_finite=False))
-        except LinAlgError:  # rounding made it indefinite: its diagonal will do
-            lowers.append((np.diag(np.sqrt(np.diag(row[mode]) + ridge)), True))
-    return lambda v: tuple(
-        np.ascontiguousarray(cho_solve(lower, part.T, check_finite=False).T)
-        for lower, part in zip(lowers, v, strict=True)
-    )
+    inverses = [np.linalg.inv(ridged(row[mode], damping)) for mode, row in enumerate(point.blocks)]
+    return lambda v: tuple(part @ inverse for part, inverse in zip(v, inverses, strict=True))
 
 
 def _conjugate_gradients(
