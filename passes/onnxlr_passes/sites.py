@@ -77,7 +77,10 @@ class Site:
         array = self.weight.array
         if self.transposed:
             array = array.T
-        return np.ascontiguousarray(array.astype(np.float64)) * self.scale
+        kernel = array.astype(np.float64, order="C")  # one copy: the largest are 0.8 GB
+        if self.scale != 1.0:
+            kernel *= self.scale
+        return kernel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
