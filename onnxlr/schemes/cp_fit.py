@@ -37,9 +37,10 @@ SAMPLE = 64
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How far to go from each of ``starts``: ``sweeps``, then ``steps`` of ``iterations`` conjugate gradients.
+    """How far to go: ``starts`` of ``sweeps``, the best polished by ``steps`` of ``iterations`` conjugate gradients.
 
-    ``cycles`` bound a correction. The polish is done twice, the second time with half the steps.
+    ``cycles`` bound a correction. The polish is done twice, the second time with half the steps; with several starts
+    each gets a third of the steps before they are compared.
     """
 
     starts: int
@@ -133,22 +134,30 @@ class Kernel:
         return relative(residual(core, factors), core.energy)
 
     def _best(self, rank: int) -> Factors:
-        """Return the best of the fits of the core that are affordable, from the slice-wise start and random ones."""
+        """Return the polished fit of the core from the most promising of the slice-wise start and random ones."""
         core = self.compressed.core
         effort = affordable(core.shape, rank, FIT)
         starts = [slice_start(self.spectrum, core, rank, SEED)]
         starts += [random_start(core.shape, rank, SEED + i) for i in range(1, effort.starts)]
-        return min((_polished(core, start, effort) for start in starts), key=lambda fit: residual(core, fit))
+        return _polished(core, min((_rough(core, start, effort) for start in starts), key=lambda fit: fit[1]), effort)
 
 
-def _polished(core: Slices, start: Factors, effort: Effort) -> Factors:
-    """Return a float64 fit: sweeps, polish, correction when degenerate, polish, correction."""
+def _rough(core: Slices, start: Factors, effort: Effort) -> tuple[Factors, float]:
+    """Return the float32 fit, and its error, by which starts are compared: sweeps and a few steps."""
     single = core.astype(np.float32)
-    factors, error = als(single, start, effort.sweeps, TOLERANCE)
-    working = single if error > SINGLE else core
+    swept = als(single, start, effort.sweeps, TOLERANCE)
+    if effort.starts == 1:
+        return swept
+    return nls(single, swept[0], NlsOptions(effort.steps // 3, effort.iterations, TOLERANCE))
+
+
+def _polished(core: Slices, rough: tuple[Factors, float], effort: Effort) -> Factors:
+    """Return a float64 fit: polish, correction when degenerate, polish, correction."""
+    factors, error = rough
+    single = core.astype(np.float32)
     for steps, slack in zip((effort.steps, effort.steps // 2), SLACKS, strict=True):
+        working = single if error > SINGLE else core
         factors, error = nls(working, factors, NlsOptions(steps, effort.iterations, TOLERANCE))
-        working = working if error > SINGLE else core
         factors = _corrected(core, tuple(factor.astype(np.float64) for factor in factors), slack, effort.cycles)
     return factors
 
@@ -172,5 +181,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 30))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.3 * budget / (sweeps * sweep + 1.5 * steps * step), 1, 6))
+    starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
