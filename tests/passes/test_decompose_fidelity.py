@@ -64,9 +64,10 @@ def rich() -> onnx.ModelProto:
         "my.domain", "Block", ["a"], ["o"], body, [helper.make_opsetid("", 17)], doc_string="a function"
     )
     describe(function, origin="library")
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)]
     model = helper.make_model(
-        graph, functions=[function], ir_version=10, producer_name="p", producer_version="1", domain="d", model_version=3,
-        doc_string="a model", opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)],
+        graph, functions=[function], ir_version=10, producer_name="p", producer_version="1", domain="d",
+        model_version=3, doc_string="a model", opset_imports=imports,
     )  # fmt: skip
     describe(model, author="someone", licence="none")
     model.training_info.add().algorithm.name = "sgd"

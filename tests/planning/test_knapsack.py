@@ -1,0 +1,64 @@
+"""The knapsack is exact: on instances small enough to try everything, nothing is better."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxlr.planning.knapsack import knapsack, pareto
+
+number = st.integers(0, 20).map(float)
+entries = st.lists(st.tuples(number, number), min_size=1, max_size=4)
+
+
+def brute_force(layers: list[list[tuple[float, float]]], budget: float) -> float | None:
+    losses = [sum(loss for _, loss in picks) for picks in product(*layers) if sum(cost for cost, _ in picks) <= budget]
+    return min(losses, default=None)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(layers=st.lists(entries, min_size=1, max_size=4), budget=st.integers(0, 60).map(float))
+def test_equals_brute_force(layers: list[list[tuple[float, float]]], budget: float) -> None:
+    costs = [[cost for cost, _ in of] for of in layers]
+    losses = [[loss for _, loss in of] for of in layers]
+    picks = knapsack(costs, losses, budget)
+    best = brute_force(layers, budget)
+    if picks is None:
+        assert best is None
+        return
+    assert len(picks) == len(layers)
+    assert sum(of[pick] for of, pick in zip(costs, picks, strict=True)) <= budget
+    assert sum(of[pick] for of, pick in zip(losses, picks, strict=True)) == best
+
+
+def test_infeasible_is_none() -> None:
+    assert knapsack([[3.0, 2.0], [5.0]], [[0.0, 1.0], [0.0]], 6.9) is None
+    assert knapsack([[3.0, 2.0], [5.0]], [[0.0, 1.0], [0.0]], 7.0) == [1, 0]
+
+
+def test_nothing_to_choose() -> None:
+    assert knapsack([], [], 1.0) == []
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e9, 1e12])
+def test_costs_of_real_size(scale: float) -> None:
+    costs = [[scale, 0.5 * scale, 0.25 * scale]] * 3
+    losses = [[0.0, 1e-3, 1e-2]] * 3
+    assert knapsack(costs, losses, 1.75 * scale) == [1, 1, 1]
+    assert knapsack(costs, losses, 3.0 * scale) == [0, 0, 0]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@given(of=entries)
+def test_pareto_keeps_what_nothing_beats(of: list[tuple[float, float]]) -> None:
+    kept = pareto([cost for cost, _ in of], [loss for _, loss in of])
+    for index, (cost, loss) in enumerate(of):
+        beaten = any(c <= cost and v <= loss and (c, v) != (cost, loss) for c, v in of)
+        if index in kept:
+            assert not beaten
+        else:
+            assert beaten or any(of[other] == (cost, loss) for other in kept)
+    assert [of[i][0] for i in kept] == sorted(of[i][0] for i in kept)
