@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from onnxlr.errors import UsageError
 from onnxlr.schemes.asym3d import Asym3d
 from onnxlr.schemes.basis import Basis
+from onnxlr.schemes.cp import Cp3, Cp4
 from onnxlr.schemes.mixed import Mixed
 from onnxlr.schemes.projection import Projection
 from onnxlr.schemes.separable import Separable
@@ -26,6 +27,8 @@ def all_schemes() -> tuple[Scheme, ...]:
         Separable("vh"),
         Separable("hv"),
         Tucker2Scheme(),
+        Cp3(),
+        Cp4(),
         Mixed(),
         Asym3d("vh"),
         Asym3d("hv"),
