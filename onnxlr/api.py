@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onnxlr import model_io, pipeline
+from onnxlr.calibration import DataOptions
 from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import UsageError
 from onnxlr.inspection import inspect_model as _inspect_model
@@ -15,7 +16,7 @@ from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
 from onnxlr.progress import silent
 from onnxlr.target import Target, graph_inputs, seeded_feeds
-from onnxlr.validate.feeds import feeds_from_npz
+from onnxlr.validate.feeds import feeds_from_data
 from onnxlr.validate.latency import BenchResult
 from onnxlr.validate.latency import bench as _bench
 from onnxlr.validate.verdict import Limits, Verdict
@@ -252,7 +253,7 @@ def validate(
     feeds = (
         seeded_feeds(old.proto, target, seed=seed, count=samples)
         if data is None
-        else feeds_from_npz(Path(data), graph_inputs(old.proto), samples)
+        else feeds_from_data(Path(data), graph_inputs(old.proto), DataOptions(samples, seed))
     )
     limits = Limits(min_cosine, max_error)
     return _validate(old, now, target, feeds, limits=limits, progress=lambda share: progress("compare", share))

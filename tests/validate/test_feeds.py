@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from onnxlr.calibration import DataOptions
 from onnxlr.errors import ModelError
 from onnxlr.target import graph_inputs, seeded_feeds
-from onnxlr.validate.feeds import feeds_from_npz
+from onnxlr.validate.feeds import feeds_from_data
 
 
 def model_of(*inputs):
@@ -63,76 +64,18 @@ class TestSeeded:
             seeded_feeds(model_of(("x", TensorProto.BFLOAT16, [1, 3])), {})
 
 
-class TestNpz:
-    def feeds(self, tmp_path, model=IMAGES, limit=None, **arrays):
+class TestData:
+    def feeds(self, tmp_path, samples=None, **arrays):
         np.savez(tmp_path / "data.npz", **arrays)
-        return feeds_from_npz(tmp_path / "data.npz", graph_inputs(model), limit)
-
-    def test_any_key_for_the_only_input_but_labels(self, tmp_path):
-        data = np.arange(2 * 3 * 8 * 8, dtype=np.uint8).reshape(2, 3, 8, 8)
-        (feed,) = self.feeds(tmp_path, images=data, labels=np.arange(2))
-        assert feed["x"].dtype == np.float32
-        np.testing.assert_array_equal(feed["x"], data)
-
-    def test_own_key_goes_first(self, tmp_path):
-        (feed,) = self.feeds(tmp_path, other=np.zeros((1, 3, 8, 8)), x=np.ones((1, 3, 8, 8)))
-        assert feed["x"].min() == 1
+        return feeds_from_data(tmp_path / "data.npz", graph_inputs(IMAGES), DataOptions(samples))
 
     def test_free_batch_is_cut_into_feeds_that_hold_every_sample(self, tmp_path):
         data = np.arange(37, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 8, 8), np.float32)
-        feeds = self.feeds(tmp_path, x=data)
+        feeds = self.feeds(tmp_path, x=data, labels=np.arange(37))
         np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds]), data)
-        assert len(feeds) == 3
-        limited = self.feeds(tmp_path, x=data, limit=20)
-        np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in limited]), data[:20])
+        assert [len(feed["x"]) for feed in feeds] == [16, 16, 5]
+        assert [len(feed["x"]) for feed in self.feeds(tmp_path, samples=20, x=data)] == [16, 4]
 
-    def test_fixed_batch_is_kept_and_a_partial_one_left_out(self, tmp_path):
-        model = model_of(("x", TensorProto.FLOAT, [4, 2]))
-        data = np.arange(22, dtype=np.float32).reshape(11, 2)
-        feeds = self.feeds(tmp_path, model, x=data)
-        assert [feed["x"].shape for feed in feeds] == [(4, 2), (4, 2)]
-        np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds]), data[:8])
-        with pytest.raises(ModelError, match="3 samples do not fill one batch of 4"):
-            self.feeds(tmp_path, model, x=data, limit=3)
-
-    def test_several_inputs_go_together(self, tmp_path):
-        model = model_of(("a", TensorProto.FLOAT, ["n", 2]), ("b", TensorProto.INT64, ["n"]))
-        (feed,) = self.feeds(tmp_path, model, a=np.ones((5, 2)), b=np.arange(5, dtype=np.int32))
-        assert (feed["a"].shape, feed["b"].dtype) == ((5, 2), np.int64)
-        with pytest.raises(ModelError, match="different numbers of samples"):
-            self.feeds(tmp_path, model, a=np.ones((5, 2)), b=np.arange(4))
-        with pytest.raises(ModelError, match="no array for the input 'b'"):
-            self.feeds(tmp_path, model, a=np.ones((5, 2)))
-
-    @pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 3, 8), (3, 8, 8), ()])
-    def test_other_shapes_are_refused_with_both(self, tmp_path, shape):
-        with pytest.raises(ModelError, match="does not fit the model's input 'x'") as caught:
-            self.feeds(tmp_path, x=np.zeros(shape))
-        assert "x".join(map(str, shape)) in caught.value.message
-
-    def test_types_that_cannot_be_cast(self, tmp_path):
-        for bad in (np.full((1, 3, 8, 8), "word"), np.zeros((1, 3, 8, 8), np.complex64)):
-            with pytest.raises(ModelError, match="cannot be cast"):
-                self.feeds(tmp_path, x=bad)
-
-    def test_no_samples(self, tmp_path):
-        with pytest.raises(ModelError, match="0 samples"):
-            self.feeds(tmp_path, x=np.zeros((0, 3, 8, 8)))
-
-    def test_files_that_are_no_npz(self, tmp_path):
-        inputs = graph_inputs(IMAGES)
-        whole = tmp_path / "whole.npz"
-        np.savez_compressed(whole, x=np.random.default_rng(0).random((20, 3, 8, 8)))
-        (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:-200])
-        damaged = bytearray(whole.read_bytes())
-        damaged[2000:2100] = bytes(100)
-        (tmp_path / "damaged.npz").write_bytes(damaged)
-        (tmp_path / "text.npz").write_text("words\n")
-        (tmp_path / "empty.npz").write_bytes(b"")
-        np.save(tmp_path / "array.npy", np.zeros((1, 3, 8, 8)))
-        np.savez(tmp_path / "objects.npz", x=np.array([{}, {}], dtype=object))
-        for name in ("cut.npz", "damaged.npz", "text.npz", "empty.npz", "array.npy", "objects.npz", "gone.npz", "."):
-            with pytest.raises(ModelError) as caught:
-                feeds_from_npz(tmp_path / name, inputs)
-            assert "\n" not in str(caught.value)
-            assert str(tmp_path) in caught.value.message
+    def test_other_shapes_are_refused(self, tmp_path):
+        with pytest.raises(ModelError, match="does not fit the model's input 'x'"):
+            self.feeds(tmp_path, x=np.zeros((2, 3, 8, 9)))

@@ -1,0 +1,165 @@
+"""Samples from Python: any iterable of feeds, or ONNX Runtime's CalibrationDataReader, kept in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from onnxlr.calibration.arrays import StoredArray
+from onnxlr.calibration.fit import cast, fit_shape, keys_of
+from onnxlr.calibration.source import ArrayPart, check_inputs, make_source
+from onnxlr.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from onnxlr.calibration.source import DataOptions, Source
+    from onnxlr.target import Feeds, Input
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+
+@runtime_checkable
+class DataReader(Protocol):
+    """What ONNX Runtime's ``CalibrationDataReader`` is: ``get_next`` gives a feed, then None for ever."""
+
+    def get_next(self) -> Feeds | None:
+        """Give the next feed, or None after the last."""
+
+
+class Spool:
+    """A private temporary folder, removed on ``close``, with the object, or with the process that made it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="onnxlr-"))
+        self._remove = weakref.finalize(self, _remove, self.folder, os.getpid())
+
+    def close(self) -> None:
+        """Remove the folder; a second time does nothing."""
+        self._remove()
+
+
+def from_iterable(
+    data: Iterable[Feeds] | DataReader | Feeds,
+    inputs: Sequence[Input],
+    shapes: Mapping[str, Sequence[int]],
+    options: DataOptions,
+) -> Source:
+    """Read the feeds of ``data`` once, check and cast them, and keep them on disk so that they can be read again.
+
+    Everything is copied, also what could be iterated again: a second look at a shuffling or augmenting loader would
+    give other samples. The folder (in ``TMPDIR``) goes when the source is closed, or with it. A feed is a mapping from
+    input name to an array with samples along the first axis, or one sample without it; it may hold any number of them,
+    and keys are found as in an .npz file. With ``options.samples`` reading stops as soon as that many are there.
+
+    Parameters
+    ----------
+    data
+        Feeds, one mapping that holds all samples, or an object with ``get_next`` (and ``rewind``, which is called
+        before reading if it is there).
+    shapes
+        As for ``open_source``.
+
+    Raises
+    ------
+    UsageError
+        Something that is not a mapping is among the feeds.
+    ModelError
+        A feed does not fit the inputs, there is none, or the copy cannot be written.
+    """
+    check_inputs(inputs)
+    for item in inputs:
+        if item.dtype.kind in "OUS":
+            raise ModelError(f"the input {item} takes text, which is not read from an iterable", "give an .npz file")
+    given = {name: tuple(shape) for name, shape in shapes.items()}
+    spool = Spool()
+    try:
+        part = _copy(_feeds(data), spool.folder, inputs, given, options.samples)
+        return replace(make_source("the data", [part], inputs, options.samples, options.seed), resource=spool)
+    except BaseException:
+        spool.close()
+        raise
+
+
+def _feeds(data: Iterable[Feeds] | DataReader | Feeds) -> Iterator[Any]:
+    """Go through the feeds, which are yet to be seen to be some."""
+    if isinstance(data, DataReader):
+        rewind = getattr(data, "rewind", None)
+        if callable(rewind):
+            rewind()
+        while (feed := data.get_next()) is not None:
+            yield feed
+    elif isinstance(data, Mapping):
+        yield data
+    else:
+        yield from data
+
+
+def _copy(
+    feeds: Iterator[Any],
+    folder: Path,
+    inputs: Sequence[Input],
+    given: Mapping[str, Shape],
+    limit: int | None,
+) -> ArrayPart:
+    """Append the samples of every feed to one file of raw elements per input."""
+    paths = [folder / str(index) for index in range(len(inputs))]
+    count = 0
+    shapes: dict[str, Shape] = {item.name: () for item in inputs}
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("xb")) for path in paths]
+        for number, feed in enumerate(feeds):
+            arrays = _checked(f"feed {number}", feed, inputs, given)
+            found = {name: array.shape[1:] for name, array in arrays.items()}
+            if number and found != shapes:
+                raise ModelError(f"feed {number} has samples of other shapes than feed 0", f"{found}, not {shapes}")
+            shapes = found
+            room = None if limit is None else limit - count
+            count += _append(files, list(arrays.values()), room)
+            if count == limit:
+                break
+    stored = (
+        StoredArray(path, None, 0, (count, *shapes[i.name]), i.dtype) for i, path in zip(inputs, paths, strict=True)
+    )
+    return ArrayPart("the data", tuple(zip(inputs, stored, strict=True)))
+
+
+def _checked(where: str, feed: Any, inputs: Sequence[Input], given: Mapping[str, Shape]) -> dict[str, Array]:
+    """Give the feed's arrays in the order of the inputs, with the axis of samples, cast."""
+    if not isinstance(feed, Mapping):
+        raise UsageError(f"{where} is a {type(feed).__name__}", "give mappings from input name to array")
+    keys = keys_of(where, inputs, list(feed))
+    arrays = {}
+    for item in inputs:
+        array = np.asarray(feed[keys[item.name]])
+        place = f"{where}: '{keys[item.name]}'"
+        full = array.reshape(fit_shape(place, item, array.shape, given.get(item.name)))
+        arrays[item.name] = cast(place, item, full, range(len(full)))
+    if len({len(array) for array in arrays.values()}) > 1:
+        text = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items())
+        raise ModelError(f"{where}: the arrays have different numbers of samples: {text}")
+    return arrays
+
+
+def _append(files: Sequence[IO[bytes]], arrays: Sequence[Array], room: int | None) -> int:
+    try:
+        for file, array in zip(files, arrays, strict=True):
+            file.write(array[:room].reshape(-1).view(np.uint8).data)
+            file.flush()
+    except OSError as error:
+        reason = f"cannot copy the data to {tempfile.gettempdir()}: {error.strerror}"
+        raise ModelError(reason, "set TMPDIR to a folder with more room") from error
+    return len(arrays[0][:room])
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child must not take away what its parent still reads
+        shutil.rmtree(folder, ignore_errors=True)
