@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnxlr.schemes.base import Layer, LayerShape, relative_error
 from onnxlr_passes.chain import Chain, Stage
 from onnxlr_passes.geometry import Geometry
-from tests.laws.layers import BOUNDED, CLOSED_FORMS, SCHEMES, accepted, layers, somewhere
+from tests.laws.layers import BOUNDED, CLOSED_FORMS, FITTED, SCHEMES, accepted, layers, somewhere
 
 quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 every_scheme = pytest.mark.parametrize("name", SCHEMES)
@@ -25,7 +25,7 @@ CLAIM = 1e-6
 # near a local optimum that the next rank need not share; HOOI also stops at a sweep that recovers 1e-3 of what is lost.
 # The theory allows a HOSVD start sqrt(2) times the optimum; on Gaussian noise, the worst kernels there are, 4e-4 is
 # seen.
-MONOTONE = {"closed": 1e-9, "tucker2": 2e-3, "asym3d": 2e-3, "mixed": 2e-3, "cp3": 3e-2, "cp4": 3e-2}
+MONOTONE = {"closed": 1e-9, "tucker2": 2e-3, "asym3d": 2e-3, "mixed": 2e-3}
 
 
 def contracted_error(layer: Layer, chain: Chain) -> float:
@@ -55,7 +55,7 @@ def test_full_rank_is_the_identity(name: str, data: st.DataObject) -> None:
     assert scheme.solver(layer).error(full) <= CLAIM
 
 
-@every_scheme
+@pytest.mark.parametrize("name", [name for name in SCHEMES if name not in FITTED])
 @quick
 @given(data=st.data())
 def test_error_does_not_rise_with_rank(name: str, data: st.DataObject) -> None:
