@@ -25,6 +25,7 @@ Array = np.ndarray[Any, Any]
 # What zipfile, zlib and numpy.lib.format raise for a damaged file.
 _READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # what numpy.savez and savez_compressed write
+_READ = 1 << 20  # bytes at a time; a zip member makes several copies of what is asked of it
 _ENCRYPTED = 0x1  # bit of a zip member's flags
 
 
@@ -85,7 +86,7 @@ class StoredArray:
         """Read rows whose elements are strewn over the file, through a memory map (of a copy, for a zip member)."""
         with tempfile.TemporaryFile(prefix="onnxlr-") as copy:
             if self.member is not None:
-                copyfileobj(stream, copy, 1 << 20)
+                copyfileobj(stream, copy, _READ)
                 copy.flush()
             source = stream if self.member is None else copy
             mapped = np.memmap(source, self.dtype, "r", self.offset, self.shape, order="F")
@@ -176,10 +177,10 @@ def _runs(indices: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def _fill(stream: IO[bytes], into: memoryview) -> None:
-    """Read until ``into`` is full; a zip member gives a part at a time."""
+    """Read until ``into`` is full."""
     done = 0
     while done < len(into):
-        part = stream.read(len(into) - done)
+        part = stream.read(min(len(into) - done, _READ))
         if not part:
             raise EOFError("it ends in the middle of an array")
         into[done : done + len(part)] = part
