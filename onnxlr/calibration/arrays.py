@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 # What zipfile, zlib and numpy.lib.format raise for a damaged file.
 _READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})  # what numpy.savez and savez_compressed write
-_READ = 1 << 20  # bytes at a time; a zip member makes several copies of what is asked of it
+_READ = 1 << 17  # bytes at a time; a zip member makes several copies of what is asked of it
 _ENCRYPTED = 0x1  # bit of a zip member's flags
 
 

@@ -33,8 +33,8 @@ def open_source(
     input may find its array under any key. The keys ``label``, ``labels`` and ``y`` are passed over. An .npy file is
     for a single input. A folder is read with all its folders, sorted by path; hidden files and other suffixes are
     passed over. An array that lacks only the axis of samples is one sample. Numbers are cast to the input's type: to
-    floating point with rounding, to integers only where exact; scale them before. Where the model fixes a batch, samples
-    that do not fill a last one are left out, which ``Source.notes`` tells.
+    floating point with rounding, to integers only where exact; scale them before. Where the model fixes a batch,
+    samples that do not fill a last one are left out, which ``Source.notes`` tells.
 
     Parameters
     ----------
