@@ -56,10 +56,13 @@ SINGLE = 1e-3
 TOLERANCE = 1e-5
 """Relative gain in error below which sweeps and steps stop."""
 
-SLACKS = (1e-2, 1e-3)
+SLACKS = (5e-3, 1e-3)
 """Shares by which correcting a degenerate fit may raise its error: before the last polish, and after it."""
 
-FIT = 6e10
+OVERTAKEN = 25
+"""Sweeps after which a large fit from a random start is ahead of one from the slice-wise start."""
+
+FIT = 1.2e11
 """Multiply-adds a fit may take: seconds on two cores."""
 
 ESTIMATE = 1e9
@@ -137,8 +140,9 @@ class Kernel:
         """Return the polished fit of the core from the most promising of the slice-wise start and random ones."""
         core = self.compressed.core
         effort = affordable(core.shape, rank, FIT)
-        starts = [slice_start(self.spectrum, core, rank, SEED)]
-        starts += [random_start(core.shape, rank, SEED + i) for i in range(1, effort.starts)]
+        starts = [random_start(core.shape, rank, SEED + i) for i in range(effort.starts)]
+        if effort.starts > 1 or effort.sweeps < OVERTAKEN:
+            starts[0] = slice_start(self.spectrum, core, rank, SEED)
         return _polished(core, min((_rough(core, start, effort) for start in starts), key=lambda fit: fit[1]), effort)
 
 
@@ -179,7 +183,7 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     sweep = passes + 3 * small
     iterations = 8 if 20 * small > passes else 15
     step = passes + 5 * iterations * small
-    sweeps = int(np.clip(0.4 * budget / sweep, 10, 30))
+    sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
     starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
