@@ -17,12 +17,16 @@ __all__ = ["Plan", "Rewrite", "bench", "inspect", "rewrite", "validate"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the API when it is first asked for (PEP 562)."""
-    if name == "Plan":
-        return import_module("onnxlr.planning.plan").Plan
-    if name in __all__:
-        return getattr(import_module("onnxlr.api"), name)
-    raise AttributeError(f"module 'onnxlr' has no attribute {name!r}")
+    """Import the API when it is first asked for (PEP 562).
+
+    All names are then set at once: importing the API also imports the package ``onnxlr.validate``, which would stand
+    where its function of that name is looked for.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module 'onnxlr' has no attribute {name!r}")
+    api, plan = import_module("onnxlr.api"), import_module("onnxlr.planning.plan")
+    globals().update({each: getattr(plan if each == "Plan" else api, each) for each in __all__})
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

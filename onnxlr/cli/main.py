@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 
@@ -55,6 +56,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name that the locale cannot show is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    # From 1.29 on ONNX Runtime reports its use to its maker, and writes to the temporary folder, unless told not to
+    # before it is loaded. What someone converts here is theirs; ORT_DISABLE_TELEMETRY=0 allows it.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     app()
 
 

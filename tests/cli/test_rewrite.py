@@ -1,0 +1,141 @@
+"""What rewrite prints and writes: nothing on a dry run, the same bytes from a plan, bars on a terminal only."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import tempfile
+from contextlib import chdir
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from typer.testing import CliRunner
+
+from onnxlr.cli.main import app
+from tests.cli.small import COMMAND, QUICK, environment, files, network, onnxlr, refused, written
+from tests.hostile.test_model_files_in import unprivileged
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run in this process in ``folder``; return stdout."""
+    with chdir(folder):
+        result = CliRunner().invoke(app, ["rewrite", "m.onnx", *QUICK, *arguments], catch_exceptions=False)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_a_dry_run_writes_nothing_but_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, temporary = tmp_path / "work", tmp_path / "tmp"
+    work.mkdir()
+    temporary.mkdir()
+    written(network(), work / "m.onnx")
+    before = files(work)
+    done = onnxlr("rewrite", "m.onnx", *QUICK, "--dry-run", cwd=work, TMPDIR=str(temporary))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "latency" not in done.stdout
+    assert "wrote" not in done.stdout
+    assert (files(work), files(temporary)) == (before, {})
+    assert run(work, "--dry-run", "--save-plan", "p.json", "--json", "r.json").endswith("wrote p.json\nwrote r.json\n")
+    assert set(files(work)) == {"m.onnx", "p.json", "r.json"}
+
+
+def test_a_saved_plan_gives_the_same_bytes(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    run(tmp_path, "--no-validate", "-o", "a.onnx", "--save-plan", "p.json")
+    with chdir(tmp_path):
+        options = ["--plan", "p.json", "--no-validate", "-o", "b.onnx", "--save-plan", "q.json"]
+        assert CliRunner().invoke(app, ["rewrite", "m.onnx", *options], catch_exceptions=False).exit_code == 0
+    found = files(tmp_path)
+    assert found["a.onnx"] == found["b.onnx"] != found["m.onnx"]
+    assert found["p.json"] == found["q.json"]
+
+
+def test_a_plan_of_another_model_with_the_same_layers_is_replayed_and_says_so(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    run(tmp_path, "--dry-run", "--save-plan", "p.json")
+    written(network(seed=7), tmp_path / "m.onnx")
+    with chdir(tmp_path):
+        result = CliRunner().invoke(app, ["rewrite", "m.onnx", "--plan", "p.json", "--dry-run"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "note: the plan was made for another model; its layers fit this one" in result.stdout
+
+
+def test_a_rank_is_taken_literally_and_says_where_it_does_not_pay(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    text = run(tmp_path, "--rank", "30", "--dry-run")
+    rows = [line for line in text.splitlines() if line.startswith("/body/conv")]
+    assert len(rows) == 3
+    assert all(line.endswith("does not pay") for line in rows)
+    assert "warning: 3 of 3 rewritten layers cost as many MACs as before, or more" in text
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    text = run(tmp_path, "--dry-run", "--energy", "0.9", "--exclude", "*conv1")
+    assert "1 left as they are (excluded): /body/conv1" in text
+    text = run(tmp_path, "--dry-run", "--energy", "0.9", "--include", "*conv1")
+    assert "2 left as they are (not included): /body/conv0, /body/conv2" in text
+
+
+def test_names_in_a_model_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    model = network()
+    model.graph.node[2].name = "evil\x1b[31m\nname [bold]"
+    written(model, tmp_path / "m.onnx")
+    text = run(tmp_path, "--dry-run", "--energy", "0.9")
+    assert r"evil\x1b[31m\nname [bold]" in text
+    assert "\x1b" not in text
+
+
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "m.onnx").write_bytes((tmp_path / "m.onnx").read_bytes())
+        folder.chmod(0o555)
+        with unprivileged():
+            refused(folder, 3, "Permission denied.; check the folder", "rewrite", "m.onnx", *QUICK, "--no-validate")
+        folder.chmod(0o755)
+
+
+def test_a_reader_that_goes_away_costs_no_file(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, "rewrite", "m.onnx", *QUICK, "--no-validate"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "m.lr.onnx").is_file()
+
+
+def test_bars_are_for_a_terminal_and_on_stderr(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "rewrite", "m.onnx", *QUICK, "--dry-run"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(TERM="xterm"), stdout=subprocess.PIPE, stderr=theirs
+    ) as child:
+        os.close(theirs)
+        shown = bytearray()
+        while True:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:  # how Linux says that the other end of a terminal is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        assert child.stdout is not None
+        out = child.stdout.read()
+    os.close(ours)
+    assert child.returncode == 0
+    assert re.search(rb"plan.*100 %", shown)
+    assert b"\x1b" not in out
+    assert b"whole model" in out

@@ -1,0 +1,149 @@
+"""Files that are no models, data that is not theirs and outputs that cannot be written, met by the real command."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.small import COMMAND, QUICK, environment, files, network, refused, written
+from tests.hostile.models import plain, write_external
+from tests.hostile.test_model_files_out import small_disk  # noqa: F401 - a fixture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def truncated(folder: Path) -> None:
+    whole = network().SerializeToString()
+    (folder / "m.onnx").write_bytes(whole[: len(whole) // 2])
+
+
+def external(location: str) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        (folder.parent / "secret").write_bytes(bytes(1 << 16))
+        write_external(plain(), folder / "m.onnx", "weights.bin")
+        data = (folder / "m.onnx").read_bytes()
+        padded = location.replace("FOLDER", str(folder.parent))
+        model = plain().FromString(data)
+        for tensor in model.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = padded
+        (folder / "link").symlink_to("../secret")
+        (folder / "m.onnx").write_bytes(model.SerializeToString())
+
+    return build
+
+
+INPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "absent": (lambda _: None, "m.onnx does not exist"),
+    "truncated": (truncated, "is not an ONNX model, or was cut short"),
+    "text": (lambda folder: (folder / "m.onnx").write_text("hello\n" * 99), "m.onnx"),
+    "empty": (lambda folder: (folder / "m.onnx").touch(), "m.onnx is empty"),
+    "directory": (lambda folder: (folder / "m.onnx").mkdir(), "m.onnx is a directory"),
+    "missing data": (external("nowhere.bin"), "cannot read 'nowhere.bin'"),
+    "absolute data": (external("FOLDER/secret"), "is an absolute path"),
+    "data above": (external("../secret"), "leads out of"),
+    "data behind a link": (external("link"), "leads out of"),
+}
+
+
+@pytest.mark.parametrize("command", ["rewrite", "inspect", "bench"])
+@pytest.mark.parametrize(("build", "message"), INPUTS.values(), ids=INPUTS.keys())
+def test_what_is_no_model(build: Callable[[Path], object], message: str, command: str, tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    build(folder)
+    refused(folder, 3, message, command, "m.onnx")
+
+
+def test_what_is_no_model_in_a_process_of_its_own(tmp_path: Path) -> None:
+    truncated(tmp_path)
+    refused(tmp_path, 3, "is not an ONNX model, or was cut short", "rewrite", "m.onnx", process=True)
+
+
+def test_an_output_that_is_the_input_by_another_name(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    (tmp_path / "link.onnx").symlink_to("m.onnx")
+    (tmp_path / "twin.onnx").hardlink_to(tmp_path / "m.onnx")
+    for out in ("link.onnx", "twin.onnx", "./m.onnx"):
+        refused(tmp_path, 2, "is the same file as the input", "rewrite", "m.onnx", "-o", out, "--force")
+        refused(tmp_path, 2, "is the same file as the input", "inspect", "m.onnx", "--json", out, "--force")
+
+
+def test_an_output_in_no_folder(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    refused(tmp_path, 3, "nowhere is not a folder", "rewrite", "m.onnx", "-o", "nowhere/o.onnx")
+    refused(tmp_path, 3, "it is a directory", "rewrite", "m.onnx", "-o", ".")
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_file_that_may_not_grow(tmp_path: Path) -> None:
+    written(network(), tmp_path / "m.onnx")
+    options = (*QUICK, "--no-validate", "--no-simplify")
+    with largest_file(4096):
+        refused(tmp_path, 3, "File too large.; free some space", "rewrite", "m.onnx", *options)
+
+
+def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:  # noqa: F811
+    written(network(channels=96, layers=4), tmp_path / "m.onnx")
+    (small_disk / "filler").write_bytes(bytes((1 << 20) - (1 << 16)))
+    before = files(small_disk)
+    out = small_disk / "o.onnx"
+    options = (*QUICK, "--no-validate", "-o", out)
+    refused(tmp_path, 3, "No space left on device.; free some space", "rewrite", "m.onnx", *options)
+    assert files(small_disk) == before
+
+
+@pytest.mark.parametrize("share", [0.15, 0.5, 0.8])
+def test_control_c_in_the_middle(share: float, tmp_path: Path) -> None:
+    """Interrupted while it imports, plans, or measures: exit 130, one line, and nothing has changed on the disk."""
+    work, temporary = tmp_path / "work", tmp_path / "tmp"
+    work.mkdir()
+    temporary.mkdir()
+    written(network(channels=128, layers=6), work / "m.onnx")
+    before = files(work)
+    command = [*COMMAND, "rewrite", "m.onnx", "--json", "r.json", "--save-plan", "p.json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=work, env=environment(TMPDIR=str(temporary)), text=True, **pipes) as child:
+        # Past the start of the interpreter, where nothing can catch it; CPU time, for the machine may be busy.
+        wait_for_cpu(child.pid, 2.0 + 6.0 * share)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=120)
+    if child.returncode == 0:
+        pytest.skip("it was done before the interruption")
+    assert (child.returncode, out) == (130, "")
+    assert err == "onnxlr: interrupted; no file was left half-written\n"
+    assert files(work) == before
+    assert not list(temporary.iterdir())
+
+
+def wait_for_cpu(pid: int, seconds: float) -> None:
+    """Wait until a process has used ``seconds`` of CPU time, or is gone."""
+    ticks = seconds * os.sysconf("SC_CLK_TCK")
+    while True:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as file:  # noqa: PTH123
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            return
+        if fields[0] == "Z" or int(fields[11]) + int(fields[12]) >= ticks:
+            return
+        time.sleep(0.01)
