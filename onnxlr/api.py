@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from onnxlr import model_io, pipeline
-from onnxlr.calibration import DataOptions
+from onnxlr.calibration import DataOptions, from_iterable, open_source
 from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import UsageError
 from onnxlr.inspection import inspect_model as _inspect_model
@@ -24,16 +26,20 @@ from onnxlr.validate.verdict import validate as _validate
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import onnx
 
+    from onnxlr.calibration import DataReader
+    from onnxlr.calibration import Source as Calibration
     from onnxlr.planning.budget import Budget
     from onnxlr.progress import Progress
     from onnxlr.report.findings import Inspection
     from onnxlr.report.summary import Summary
+    from onnxlr.target import Feeds
 
     Source = str | os.PathLike[str] | onnx.ModelProto
+    Data = str | os.PathLike[str] | DataReader | Iterable[Feeds]
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 
@@ -102,6 +108,8 @@ def rewrite(
     keep_macs: float | None = None,
     energy: float | None = None,
     rank: int | str | None = None,
+    data: Data | None = None,
+    samples: int | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -125,6 +133,10 @@ def rewrite(
     keep_macs, energy, rank
         How much, one of: share of the model's multiply-adds to keep (default 0.5); share of every kernel's squared
         norm to keep; this very rank on every layer (or ``"evbmf"``: the rank that stands above the noise).
+    data, samples
+        Unlabelled calibration data: a path (.npz, .npy, a folder of those or of images), a CalibrationDataReader or any
+        iterable of feeds; and how many samples of it to use. Factors are fitted to what the layers make of them, one
+        layer after the other, an eighth of the data being held out to measure the output error on.
     include, exclude
         Shell patterns on node names.
     shapes
@@ -151,19 +163,47 @@ def rewrite(
     """
     replayed = _plan(plan, scheme, (keep_macs, energy, rank))
     source = model_io.load(model)
-    request = pipeline.Request(
-        schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
-        budget=budget_of(keep_macs, energy, rank),
-        selection=Selection(tuple(include), tuple(exclude)),
-        target=_target(provider, threads, shapes),
-        plan=replayed,
-        simplify=simplify,
-        validate=validate,
-        dry_run=dry_run,
-        seed=seed,
-    )
-    outcome = pipeline.run(source, request, progress)
+    with _calibration(source, data, shapes or {}, DataOptions(samples=samples, seed=seed)) as calibration:
+        request = pipeline.Request(
+            schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
+            budget=budget_of(keep_macs, energy, rank),
+            selection=Selection(tuple(include), tuple(exclude)),
+            target=_target(provider, threads, _shapes(shapes, calibration)),
+            plan=replayed,
+            data=calibration,
+            simplify=simplify,
+            validate=validate,
+            dry_run=dry_run,
+            seed=seed,
+        )
+        outcome = pipeline.run(source, request, progress)
     return Rewrite(outcome.proto, outcome.plan, outcome.summary, source)
+
+
+@contextmanager
+def _calibration(
+    model: model_io.Model, data: Data | None, shapes: Mapping[str, Sequence[int]], options: DataOptions
+) -> Iterator[Calibration | None]:
+    """Open calibration data for a model; nothing where there are none."""
+    if data is None:
+        yield None
+        return
+    inputs = graph_inputs(model.proto)
+    if isinstance(data, str | PathLike):
+        opened = open_source(Path(data), inputs, shapes, options)
+    else:
+        opened = from_iterable(data, inputs, shapes, options)
+    with opened:
+        yield opened
+
+
+def _shapes(
+    given: Mapping[str, Sequence[int]] | None, calibration: Calibration | None
+) -> Mapping[str, Sequence[int]] | None:
+    """Return the shapes to work at: those given, else those of one calibration sample."""
+    if given or calibration is None:
+        return given
+    return {name: (calibration.batch or 1, *shape) for name, shape in calibration.shapes.items()}
 
 
 def _plan(

@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 
     from onnxlr.planning.candidates import Workload
     from onnxlr.planning.plan import Choice
-    from onnxlr.schemes.base import Layer, Scheme
+    from onnxlr.schemes.base import Layer, LayerShape, Scheme
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Factorized:
-    """One layer's chain; ``error`` is ||W - W^|| / ||W|| of the contracted chain."""
+    """One layer's chain; ``error`` is ||W - W^|| / ||W|| of the contracted chain.
+
+    ``output_error`` is sqrt(E||y - y^||^2 / Var y) on the data the chain was fitted to, None for weights only.
+    """
 
     workload: Workload
     choice: Choice
     chain: Chain
     error: float
+    output_error: float | None = None
 
     @property
     def macs(self) -> int:
@@ -84,21 +88,28 @@ def _same(other: Factorized, workload: Workload, choice: Choice) -> bool:
 def _factorize(workload: Workload, choice: Choice, layer: Layer, twin: Factorized | None) -> Factorized:
     if twin is not None:
         return Factorized(workload, choice, twin.chain, twin.error)
-    scheme = by_name(choice.scheme)
-    _check(scheme, layer, choice)
-    chain = scheme.solver(layer).chain(choice.ranks)
+    chain = check_choice(choice, layer.shape).solver(layer).chain(choice.ranks)
     return Factorized(workload, choice, chain, relative_error(layer.weight, chain.contract(layer.geometry)))
 
 
-def _check(scheme: Scheme, layer: Layer, choice: Choice) -> None:
-    refusal = scheme.refusal(layer.shape)
+def check_choice(choice: Choice, shape: LayerShape) -> Scheme:
+    """Return the scheme a choice names, after making sure the layer can have it at those ranks.
+
+    Raises
+    ------
+    UsageError
+        When the scheme is unknown or does not apply, or the layer has no such ranks.
+    """
+    scheme = by_name(choice.scheme)
+    refusal = scheme.refusal(shape)
     if refusal is not None:
         raise UsageError(
             f"{choice.node}: {scheme.name} does not apply ({refusal})", "choose another scheme in the plan"
         )
-    full = scheme.full_rank(layer.shape)
+    full = scheme.full_rank(shape)
     fits = len(choice.ranks) == len(full) and all(r <= f for r, f in zip(choice.ranks, full, strict=True))
     if not fits or not any(choice.ranks) or (0 in choice.ranks and scheme.family != "mixed"):
         raise UsageError(
             f"{choice.node}: {scheme.name} has no ranks {list(choice.ranks)} here", f"at most {list(full)}"
         )
+    return scheme

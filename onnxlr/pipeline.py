@@ -7,6 +7,7 @@ from importlib.metadata import version
 from math import prod
 from typing import TYPE_CHECKING
 
+from onnxlr.calibrate import calibrate, fit_to_data
 from onnxlr.errors import BudgetError, ModelError
 from onnxlr.factorize import factorize
 from onnxlr.model_io import check_finite, dense_size, every_tensor
@@ -24,10 +25,12 @@ from onnxlr_passes.constants import FLOAT_TYPES
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx
 
+    from onnxlr.calibrate import Calibration
+    from onnxlr.calibration import Source
     from onnxlr.factorize import Factorized
     from onnxlr.model_io import Model
     from onnxlr.planning.budget import Budget
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from onnxlr.prepare import Prepared
     from onnxlr.progress import Progress
     from onnxlr.schemes.base import Scheme
+    from onnxlr_passes.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Request:
     selection: Selection = field(default_factory=Selection)
     target: Target = field(default_factory=Target)
     plan: Plan | None = None
+    data: Source | None = None
     simplify: bool = True
     validate: bool = True
     dry_run: bool = False
@@ -80,23 +85,49 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
     if request.validate and not request.dry_run:
         rehearse(model.proto, prepared, folder=model.folder, target=request.target, seed=request.seed)
-    plan = _plan(model, prepared, request, progress)
+    calibration = None
+    if request.data is not None:
+        stage = _stage(progress, "calibrate")
+        calibration = calibrate(prepared, model.folder, request.target, request.data, request.seed, stage)
+    plan = _plan(model, prepared, request, calibration, progress)
     if not plan.choices:
         raise BudgetError(_nothing(prepared, request), "try other schemes or ranks, or onnxlr inspect")
-    made = factorize(only(prepared, [c.site for c in plan.choices]), plan.choices, _stage(progress, "factorize"))
+    workloads = only(prepared, [choice.site for choice in plan.choices])
+    stage = _stage(progress, "factorize")
+    refitted: dict[str, Chain] = {}
+    if calibration is None:
+        made = factorize(workloads, plan.choices, stage)
+    else:
+        made, refitted = fit_to_data(prepared, model.folder, request.target, calibration, plan.choices, stage)
     try:
-        rewritten = Decompose({one.choice.site: one.chain for one in made}, model.folder)(prepared.proto).model
+        chains = refitted | {one.choice.site: one.chain for one in made}
+        rewritten = Decompose(chains, model.folder)(prepared.proto).model
     except PassError as error:
         raise ModelError(str(error), "exclude that layer with --exclude") from error
     summary = _summarize(model, prepared, rewritten, made, plan, request)
+    if calibration is not None and request.data is not None:
+        summary = replace(summary, notes=(*summary.notes, *_data_notes(calibration, refitted, request.data)))
     if request.dry_run:
         return Outcome(prepared.proto, plan, summary)
     if request.validate:
-        summary = replace(summary, measured=_measure(model, prepared, rewritten, made, request, progress))
+        summary = replace(
+            summary, measured=_measure(model, prepared, rewritten, made, refitted, calibration, request, progress)
+        )
     return Outcome(rewritten, plan, summary)
 
 
-def _plan(model: Model, prepared: Prepared, request: Request, progress: Progress) -> Plan:
+def _data_notes(calibration: Calibration, refitted: Mapping[str, Chain], data: Source) -> tuple[str, ...]:
+    """Say what the factors were fitted to."""
+    fitted = f"factors fitted to {calibration.samples} samples"
+    also = (
+        f"; {len(refitted)} layers that stay dense were refitted to what the others now give them" if refitted else ""
+    )
+    return (fitted + also, *data.notes)
+
+
+def _plan(
+    model: Model, prepared: Prepared, request: Request, calibration: Calibration | None, progress: Progress
+) -> Plan:
     if request.plan is not None:
         return request.plan
     choices = choose(
@@ -105,6 +136,7 @@ def _plan(model: Model, prepared: Prepared, request: Request, progress: Progress
         by_family(request.schemes),
         other_macs=prepared.other_macs,
         block=channel_block(request.target.provider),
+        metrics={} if calibration is None else calibration.metrics(),
         progress=_stage(progress, "plan"),
     )
     return Plan(choices, model.sha256, str(request.budget))
@@ -115,6 +147,8 @@ def _measure(
     prepared: Prepared,
     rewritten: onnx.ModelProto,
     made: Sequence[Factorized],
+    refitted: Mapping[str, Chain],
+    calibration: Calibration | None,
     request: Request,
     progress: Progress,
 ) -> Measured:
@@ -123,6 +157,8 @@ def _measure(
         prepared,
         rewritten,
         made,
+        refitted=refitted,
+        held=() if calibration is None else calibration.held,
         folder=model.folder,
         target=request.target,
         seed=request.seed,
@@ -138,6 +174,7 @@ def _measure(
         proof.after,
         proof.speedup,
         proof.incomparable,
+        proof.compared_on,
     )
 
 
@@ -210,6 +247,7 @@ def _row(one: Factorized) -> LayerRow:
         macs_before=one.workload.macs,
         macs_after=one.macs,
         error=one.error,
+        output_error=one.output_error,
     )
 
 

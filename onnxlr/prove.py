@@ -15,7 +15,7 @@ from onnxlr.validate.numeric import OutputShapeError, compare
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import onnx
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxlr.prepare import Prepared
     from onnxlr.target import Feeds, Target
     from onnxlr.validate.numeric import OutputDifference
+    from onnxlr_passes.chain import Chain
 
 # What rounding alone may do to a whole network between a chain and its contracted kernel, as relative L2 of an output.
 ROUNDING: dict[int, float] = {
@@ -42,8 +43,8 @@ class Proof:
 
     ``surgery`` is the largest relative L2 difference of an output between the rewritten model and the original with
     every rewritten kernel replaced by its contracted chain: rounding, when the rewrite did what it claims; None where
-    no output is floating point.
-    ``outputs`` is empty, and ``incomparable`` says why, where the size of an output depends on the values in it.
+    no output is floating point. ``outputs`` were compared on ``compared_on``; it is empty, and ``incomparable`` says
+    why, where the size of an output depends on the values in it.
     """
 
     surgery: float | None
@@ -52,6 +53,7 @@ class Proof:
     after: Timing
     speedup: Speedup
     incomparable: str | None
+    compared_on: str
 
 
 def rehearse(model: onnx.ModelProto, prepared: Prepared, *, folder: Path | None, target: Target, seed: int) -> None:
@@ -77,12 +79,16 @@ def prove(
     rewritten: onnx.ModelProto,
     made: Sequence[Factorized],
     *,
+    refitted: Mapping[str, Chain],
+    held: Sequence[Feeds],
     folder: Path | None,
     target: Target,
     seed: int,
     progress: Callable[[float], None],
 ) -> Proof:
-    """Run both models on the same seeded feeds.
+    """Run both models on the same seeded feeds, and compare them on ``held`` data where there are any.
+
+    ``refitted`` are layers that stay dense but have new weights.
 
     Raises
     ------
@@ -95,11 +101,11 @@ def prove(
     with runnable(rewritten, folder) as source:
         new = target.session(source)
     progress(0.1)
-    surgery = _check_surgery(prepared, made, new, feeds, folder=folder, target=target)
+    surgery = _check_surgery(prepared, made, refitted, new, feeds, folder=folder, target=target)
     progress(0.3)
     with runnable(original, folder) as source:
         reference = target.session(source)
-    outputs, incomparable = _compare(reference, new, feeds)
+    outputs, incomparable = _compare(reference, new, held or feeds)
     broken = [output.name for output in outputs if output.new_nonfinite]
     if broken:
         raise ValidationError(f"the rewritten model gives NaN or infinity in output {broken[0]!r}", "try other ranks")
@@ -107,7 +113,8 @@ def prove(
     before, after = time_interleaved(
         (bind(reference, feeds[0]), bind(new, feeds[0])), TimingOptions(), lambda share: progress(0.4 + 0.6 * share)
     )
-    return Proof(surgery, outputs, before, after, speedup(before, after), incomparable)
+    compared_on = f"{sum(len(next(iter(f.values()))) for f in held)} samples held out" if held else "random input"
+    return Proof(surgery, outputs, before, after, speedup(before, after), incomparable, compared_on)
 
 
 def _compare(
@@ -123,6 +130,7 @@ def _compare(
 def _check_surgery(
     prepared: Prepared,
     made: Sequence[Factorized],
+    refitted: Mapping[str, Chain],
     new: ort.InferenceSession,
     feeds: Sequence[Feeds],
     *,
@@ -130,7 +138,7 @@ def _check_surgery(
     target: Target,
 ) -> float | None:
     """Compare the chains with their contracted kernels, in the model; None where no output is floating point."""
-    dense = Decompose({one.choice.site: one.as_one for one in made}, folder)(prepared.proto).model
+    dense = Decompose({**refitted, **{one.choice.site: one.as_one for one in made}}, folder)(prepared.proto).model
     try:
         with runnable(dense, folder) as source:
             outputs = compare(target.session(source), new, feeds)

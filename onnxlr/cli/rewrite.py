@@ -66,6 +66,19 @@ def command(
         Optional[list[str]],  # noqa: UP045
         typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches."),
     ] = None,
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Unlabelled data the factors are fitted to: .npz, .npy, or a folder of those or of images.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
+    ] = None,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
     threads: Threads = 0,
@@ -114,6 +127,8 @@ def command(
             keep_macs=keep_macs,
             energy=energy,
             rank=rank,
+            data=data,
+            samples=samples,
             include=include or (),
             exclude=exclude or (),
             shapes=parse_shapes(shape),

@@ -13,10 +13,11 @@ from onnxlr.planning.plan import Choice
 from onnxlr.schemes.base import Unfolded, relative_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from onnxlr.planning.candidates import Candidate
+    from onnxlr.planning.candidates import Candidate, Choices
     from onnxlr.schemes.base import Layer, Ranks, Scheme
+    from onnxlr.schemes.metric import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,12 @@ def choose(
     *,
     other_macs: int,
     block: int,
+    metrics: Mapping[str, Metric],
     progress: Callable[[float], None],
 ) -> tuple[Choice, ...]:
     """Return what to rewrite; ``other_macs`` are those of layers that stay whatever happens.
+
+    ``metrics`` gives, by site key, what layers see in calibration data: their errors are then those of their outputs.
 
     Raises
     ------
@@ -95,22 +99,14 @@ def choose(
         When no choice of ranks meets the budget.
     """
     if isinstance(budget, KeepMacs):
-        return _keep_macs(budget, workloads, schemes, other_macs, block, progress)
+        return _keep_macs(budget, enumerate_choices(workloads, schemes, block, metrics, progress), other_macs)
     if isinstance(budget, Energy):
-        return _energy(budget, workloads, schemes, block, progress)
+        return _energy(budget, enumerate_choices(workloads, schemes, block, metrics, progress))
     return _literal(budget, workloads, schemes, progress)
 
 
-def _keep_macs(
-    budget: KeepMacs,
-    workloads: Sequence[Workload],
-    schemes: Sequence[Scheme],
-    other_macs: int,
-    block: int,
-    progress: Callable[[float], None],
-) -> tuple[Choice, ...]:
+def _keep_macs(budget: KeepMacs, choices: Sequence[Choices], other_macs: int) -> tuple[Choice, ...]:
     """Minimise the sum of squared relative errors over all layers, exactly."""
-    choices = enumerate_choices(workloads, schemes, block, progress)
     dense = [float(of.workload.macs) for of in choices]
     allowed = budget.share * (sum(dense) + other_macs) - other_macs
     costs = [[own, *(float(c.macs) for c in of.candidates)] for own, of in zip(dense, choices, strict=True)]
@@ -120,23 +116,17 @@ def _keep_macs(
         least = (sum(min(of) for of in costs) + other_macs) / ((sum(dense) + other_macs) or 1.0)
         raise BudgetError(
             f"no choice of schemes and ranks keeps as little as {budget.share:.4g} of the MACs",
-            f"the least possible here is {least:.3f}" + (": allow more schemes" if len(schemes) < 5 else ""),
+            f"the least possible with these schemes is {least:.3f}",
         )
     return tuple(
         _choice(of.workload, of.candidates[pick - 1]) for of, pick in zip(choices, picks, strict=True) if pick > 0
     )
 
 
-def _energy(
-    budget: Energy,
-    workloads: Sequence[Workload],
-    schemes: Sequence[Scheme],
-    block: int,
-    progress: Callable[[float], None],
-) -> tuple[Choice, ...]:
+def _energy(budget: Energy, choices: Sequence[Choices]) -> tuple[Choice, ...]:
     """Take, for every layer, the cheapest candidate that keeps the energy, where that is cheaper than the layer."""
     chosen = []
-    for of in enumerate_choices(workloads, schemes, block, progress):
+    for of in choices:
         enough = [c for c in of.candidates if 1.0 - c.error**2 >= budget.share - 1e-9]
         if enough:
             chosen.append(_choice(of.workload, min(enough, key=lambda c: (c.macs, c.error))))

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
+from onnxlr.schemes.fitted import Observed, fitted_solver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from onnxlr.schemes.base import Ranks, Scheme
+    from onnxlr.schemes.base import Ranks, Scheme, Solver
+    from onnxlr.schemes.metric import Metric
     from onnxlr_passes.extents import Extent
     from onnxlr_passes.sites import Site
 
@@ -59,30 +61,50 @@ def read_layer(site: Site) -> Layer:
 
 
 def enumerate_choices(
-    workloads: Sequence[Workload], schemes: Sequence[Scheme], block: int, progress: Callable[[float], None]
+    workloads: Sequence[Workload],
+    schemes: Sequence[Scheme],
+    block: int,
+    metrics: Mapping[str, Metric],
+    progress: Callable[[float], None],
 ) -> tuple[Choices, ...]:
     """Return the choices of every workload, in order; sites that share a kernel are decomposed once.
 
-    One layer's decompositions are held at a time, so memory is bounded by the largest layer.
+    ``metrics`` gives, by site key, what layers see: their errors are then those of their outputs. One
+    layer's decompositions are held at a time, so memory is bounded by the largest layer.
     """
     groups: dict[str, list[int]] = {}
     for index, workload in enumerate(workloads):
-        groups.setdefault(workload.site.shared_key, []).append(index)
+        key = workload.site.key if workload.site.key in metrics else workload.site.shared_key
+        groups.setdefault(key, []).append(index)
     found: dict[int, Choices] = {}
     total = sum(workload.site.parameters for workload in workloads) or 1
     done = 0
     for indices in groups.values():
         layer = read_layer(workloads[indices[0]].site)
+        metric = metrics.get(workloads[indices[0]].site.key)
+        solve = _solve_with(layer, metric)
         errors: dict[tuple[str, Ranks], float] = {}
         for index in indices:
-            found[index] = _choices(workloads[index], layer, schemes, block, errors)
+            found[index] = _choices(workloads[index], solve, schemes, block, errors)
             done += workloads[index].site.parameters
             progress(done / total)
     return tuple(found[index] for index in range(len(workloads)))
 
 
+def _solve_with(layer: Layer, metric: Metric | None) -> Callable[[Scheme], Solver]:
+    """Return what makes a scheme's solver for a layer: of its weights, or of its outputs where those are known."""
+    if metric is None:
+        return lambda scheme: scheme.solver(layer)
+    observed = Observed(layer, metric)
+    return lambda scheme: fitted_solver(scheme, observed)
+
+
 def _choices(
-    workload: Workload, layer: Layer, schemes: Sequence[Scheme], block: int, errors: dict[tuple[str, Ranks], float]
+    workload: Workload,
+    solve: Callable[[Scheme], Solver],
+    schemes: Sequence[Scheme],
+    block: int,
+    errors: dict[tuple[str, Ranks], float],
 ) -> Choices:
     """Return one workload's choices; ``errors`` remembers what a kernel's other sites have already asked."""
     shape, dense = workload.shape, workload.macs
@@ -100,7 +122,7 @@ def _choices(
         if not paying:
             refusals.append((scheme.name, "every rank tried costs as much as the layer"))
             continue
-        solver = scheme.solver(layer) if any((scheme.name, ranks) not in errors for ranks, _ in paying) else None
+        solver = solve(scheme) if any((scheme.name, ranks) not in errors for ranks, _ in paying) else None
         for ranks, macs in paying:
             key = (scheme.name, ranks)
             if key not in errors and solver is not None:

@@ -19,7 +19,10 @@ _FAR = 0.9  # cosine with the original's output below which a reader is warned; 
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """One rewritten layer. ``error`` is the relative Frobenius error of the weights; MACs count a run of the model."""
+    """One rewritten layer. ``error`` is the relative Frobenius error of the weights; MACs count a run of the model.
+
+    ``output_error`` is that of the layer's output on the calibration data, relative to its standard deviation.
+    """
 
     node: str
     site: str
@@ -30,6 +33,7 @@ class LayerRow:
     macs_before: int
     macs_after: int
     error: float
+    output_error: float | None = None
 
     @property
     def pays(self) -> bool:
@@ -80,6 +84,7 @@ class Measured:
     latency_after: Timing
     speedup: Speedup
     incomparable: str | None = None
+    compared_on: str = "random input"
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def _layers(rows: Sequence[LayerRow]) -> RenderableType:
         Column("MACs", right=True, spare=2),
         Column("after", right=True, spare=3),
         Column("kept", right=True),
-        Column("weight error", right=True),
+        Column("output error" if _on_data(rows) else "weight error", right=True),
         Column(""),
     )
     groups = [[row] for row in rows]
@@ -88,9 +88,13 @@ def _layers(rows: Sequence[LayerRow]) -> RenderableType:
     return Group(table, Text(line, style="dim"))
 
 
+def _on_data(rows: Sequence[LayerRow]) -> bool:
+    return any(row.output_error is not None for row in rows)
+
+
 def _layer(group: Sequence[LayerRow]) -> tuple[Cell, ...]:
     row = group[0]
-    errors = sorted({f"{one.error:.3f}" for one in group})
+    errors = sorted({f"{one.error if one.output_error is None else one.output_error:.3f}" for one in group})
     return (
         Cell(row.node if len(group) == 1 else f"{row.node}, ..."),
         Cell(row.shape),
@@ -142,7 +146,9 @@ def _totals(summary: Summary) -> Table:
 
 
 def _proof(measured: Measured) -> list[RenderableType]:
-    parts: list[RenderableType] = [differences("output (random input)", measured.outputs)] if measured.outputs else []
+    parts: list[RenderableType] = (
+        [differences(f"output ({measured.compared_on})", measured.outputs)] if measured.outputs else []
+    )
     check = "graph check: no output is floating point, so nothing was checked"
     if measured.surgery is not None:
         check = f"graph check: outputs equal those of the contracted kernels to {measured.surgery:.1e} (relative L2)"

@@ -62,8 +62,8 @@ class Decompose:
                 site = sites.get(site_key(scope, node))
                 if site is None or site.key not in self.chains or node.op_type != site.op:
                     continue
-                orphans.add(node.input[1])
                 chain = self.chains[site.key]
+                orphans.update(node.input[1 : 2 if chain.bias is None else 3])
                 writer.replace(node, site, chain)
                 changes.append(Change(site.label, f"{site.op} replaced by {len(chain.stages)} stages"))
         changes += allow_unlisted_initializers(changed)
@@ -107,7 +107,7 @@ class _Writer:
         ends = self._stage(site, last, [value, *self._bias(node, site, chain, made)], site.output, number)
         ends[-1].doc_string = node.doc_string
         ends[-1].metadata_props.extend(node.metadata_props)
-        if site.op == "Gemm":
+        if site.op == "Gemm" and chain.bias is None:
             ends[-1].attribute.extend(entry for entry in node.attribute if entry.name == "beta")
         made += ends
         at = next(i for i, other in enumerate(self.scope.nodes) if other is node or other.output[:1] == node.output[:1])
@@ -142,8 +142,8 @@ class _Writer:
     def _bias(self, node: onnx.NodeProto, site: Site, chain: Chain, made: list[onnx.NodeProto]) -> list[str]:
         """Return the last stage's third input: a new bias where the chain has one, else the node's own."""
         if chain.bias is not None:
-            if site.op != "Conv":
-                raise PassError(f"{site.label}: a new bias is written for Conv only")
+            if site.op == "MatMul":
+                raise PassError(f"{site.label}: a MatMul has no bias to write")
             return [self._constant(f"{site.output}/lr_bias", chain.bias, site, made)]
         return [node.input[2]] if len(node.input) > 2 and node.input[2] else []
 

@@ -127,38 +127,40 @@ def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
 
 
 def _examine(constants: Constants, scope: Scope, node: onnx.NodeProto) -> Site | Skipped | None:
-    key = site_key(scope, node)
-    label = node.name or key
-
-    def skip(reason: str) -> Skipped:
-        return Skipped(key, label, node.op_type, reason)
-
-    if node.domain not in DEFAULT_DOMAINS:
-        called = any((f.domain, f.name) == (node.domain, node.op_type) for f in constants.model.functions)
-        like = any(word in node.op_type for word in ("Conv", "Gemm", "MatMul"))
-        return skip(f"operator of the custom domain {node.domain}") if like and not called else None
-    if node.op_type in _RELATED:
-        return skip(_RELATED[node.op_type])
-    if node.op_type not in REWRITABLE:
+    """Return the node as a site, or why it is none; None for nodes that are no business of ours."""
+    refused = _foreign(constants, node)
+    if refused is None and (node.domain not in DEFAULT_DOMAINS or node.op_type not in REWRITABLE):
         return None
+    key = site_key(scope, node)
+    found = refused or _site(constants, scope, node)
+    if isinstance(found, str):
+        return Skipped(key, node.name or key, node.op_type, found)
+    if found.geometry.group > 1 and found.in_channels == found.geometry.group:
+        return Skipped(key, node.name or key, node.op_type, "depthwise", found)
+    return found
+
+
+def _foreign(constants: Constants, node: onnx.NodeProto) -> str | None:
+    """Return why an operator that is related to the rewritable ones is not one of them."""
+    if node.domain in DEFAULT_DOMAINS:
+        return _RELATED.get(node.op_type)
+    called = any((f.domain, f.name) == (node.domain, node.op_type) for f in constants.model.functions)
+    like = any(word in node.op_type for word in ("Conv", "Gemm", "MatMul"))
+    return f"operator of the custom domain {node.domain}" if like and not called else None
+
+
+def _site(constants: Constants, scope: Scope, node: onnx.NodeProto) -> Site | str:
     if len(node.input) < 2:
-        return skip("no weight")
+        return "no weight"
     if any(entry.ref_attr_name for entry in node.attribute):
-        return skip("an attribute is a parameter of the function")
+        return "an attribute is a parameter of the function"
     weight = constants.resolve(scope, node.input[1])
     if isinstance(weight, str):
-        return skip(_dynamic_weight(constants, scope, node, weight))
-    if weight.dtype not in FLOAT_TYPES:
-        return skip("weights are not floating-point")
-    if 0 in weight.shape:
-        return skip("an empty weight")
+        return _dynamic_weight(constants, scope, node, weight)
+    if weight.dtype not in FLOAT_TYPES or 0 in weight.shape:
+        return "weights are not floating-point" if 0 not in weight.shape else "an empty weight"
     build = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}[node.op_type]
-    found = build(scope, node, weight)
-    if isinstance(found, str):
-        return skip(found)
-    if found.geometry.group > 1 and found.in_channels == found.geometry.group:
-        return Skipped(key, label, node.op_type, "depthwise", found)
-    return found
+    return build(scope, node, weight)
 
 
 def _dynamic_weight(constants: Constants, scope: Scope, node: onnx.NodeProto, why: str) -> str:

@@ -1,0 +1,149 @@
+"""From calibration data to factors: what every layer sees, and chains fitted to it one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlr.calibration.observe import Place, Seen, observe, places, positions_of
+from onnxlr.calibration.statistics import lifted
+from onnxlr.errors import UsageError
+from onnxlr.factorize import Factorized, check_choice
+from onnxlr.planning.candidates import read_layer
+from onnxlr.refit import RefitOptions, refit
+from onnxlr.schemes.base import relative_error
+from onnxlr.schemes.metric import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from onnxlr.calibration import Source
+    from onnxlr.planning.plan import Choice
+    from onnxlr.prepare import Prepared
+    from onnxlr.target import Feeds, Target
+    from onnxlr_passes.chain import Chain
+
+    Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+BATCH = 32
+HELD_OUT = 8
+"""One batch in this many is kept back to measure the output error on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What the original network did on the data.
+
+    ``looks`` pairs every layer of the main graph with the positions looked at, per batch of ``batches``; ``seen`` has
+    what it saw and answered there, by site key. ``held`` are batches nothing is fitted to.
+    """
+
+    batches: tuple[Feeds, ...]
+    held: tuple[Feeds, ...]
+    looks: tuple[tuple[Place, tuple[Ints, ...]], ...]
+    seen: dict[str, Seen]
+
+    @property
+    def samples(self) -> int:
+        """Samples that factors are fitted to."""
+        return sum(len(next(iter(feeds.values()))) for feeds in self.batches)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return the metric of every layer, by site key."""
+        return {
+            key: Metric(lifted(seen.moments.covariance, ridge(seen)), seen.moments.mean)
+            for key, seen in self.seen.items()
+        }
+
+
+def ridge(seen: Seen) -> float:
+    """Return how much of the mean variance is added to a covariance: more where few rows show many directions."""
+    return 1e-3 + 1e-2 * float(seen.moments.total.shape[1]) / max(seen.moments.count, 1)
+
+
+def calibrate(
+    prepared: Prepared,
+    folder: Path | None,
+    target: Target,
+    source: Source,
+    seed: int,
+    progress: Callable[[float], None],
+) -> Calibration:
+    """Run the prepared original over ``source``.
+
+    Raises
+    ------
+    UsageError
+        When there are no samples, or none is left after some are held out.
+    ModelError
+        When the data do not fit the model, or it does not run.
+    """
+    every = tuple(source.batches(BATCH))
+    held = every[HELD_OUT - 1 :: HELD_OUT]
+    batches = tuple(feeds for i, feeds in enumerate(every) if i % HELD_OUT != HELD_OUT - 1)
+    if not batches:
+        raise UsageError("the calibration data have no samples", "give at least one")
+    counts = [len(next(iter(feeds.values()))) for feeds in batches]
+    starts = [0, *np.cumsum(counts).tolist()]
+    extents = {workload.site.key: workload.extent for workload in prepared.workloads}
+    looks = tuple(
+        (
+            place,
+            tuple(
+                positions_of(place, extents[place.site.key], first, last - first, starts[-1], seed)
+                for first, last in pairwise(starts)
+            ),
+        )
+        for place in places(prepared.proto, [workload.site for workload in prepared.workloads])
+    )
+    seen = observe(prepared.proto, folder, target, batches, looks, progress)
+    return Calibration(batches, held, looks, seen)
+
+
+def fit_to_data(
+    prepared: Prepared,
+    folder: Path | None,
+    target: Target,
+    calibration: Calibration,
+    choices: Sequence[Choice],
+    progress: Callable[[float], None],
+) -> tuple[tuple[Factorized, ...], dict[str, Chain]]:
+    """Fit the chosen chains, and the layers behind them that stay dense, one after the other.
+
+    Returns the rewritten layers and, by site key, the refitted dense ones.
+
+    Raises
+    ------
+    UsageError
+        When a choice names an unknown scheme, ranks the layer does not have, or a layer the data do not reach.
+    """
+    wanted = {choice.site: choice for choice in choices}
+    workloads = {workload.site.key: workload for workload in prepared.workloads}
+    for choice in choices:
+        if choice.site not in calibration.seen:
+            raise UsageError(
+                f"{choice.node}: a layer in a body or a function is not reached by --data", "exclude it with --exclude"
+            )
+        check_choice(choice, workloads[choice.site].shape)
+    found = refit(
+        prepared.proto,
+        folder,
+        target,
+        calibration.batches,
+        calibration.looks,
+        calibration.seen,
+        wanted,
+        RefitOptions(),
+        progress,
+    )
+    made = []
+    for key, choice in wanted.items():
+        layer = read_layer(workloads[key].site)
+        fitted = found[key]
+        error = relative_error(layer.weight, fitted.chain.contract(layer.geometry))
+        made.append(Factorized(workloads[key], choice, fitted.chain, error, fitted.error))
+    return tuple(made), {key: fitted.chain for key, fitted in found.items() if key not in wanted}

@@ -1,0 +1,54 @@
+"""First and second moments of patches, streamed: the covariance a data-aware fit is weighted by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Sums over ``count`` rows, by group: ``total`` (g, d) and ``outer`` (g, d, d), float64."""
+
+    count: int
+    total: Array
+    outer: Array
+
+    @classmethod
+    def of(cls, rows: Array) -> Moments:
+        """Return the moments of ``rows`` (g, n, d); products of float32 rows are taken in float32, sums in float64."""
+        outer = np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
+        return cls(rows.shape[1], rows.sum(axis=1, dtype=np.float64), outer)
+
+    def merged(self, other: Moments) -> Moments:
+        """Return the moments of both sets of rows together."""
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    @property
+    def mean(self) -> Array:
+        """Mean row, (g, d)."""
+        mean: Array = self.total / max(self.count, 1)
+        return mean
+
+    @property
+    def covariance(self) -> Array:
+        """Covariance, (g, d, d)."""
+        mean = self.mean
+        covariance: Array = self.outer / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
+        return covariance
+
+
+def lifted(covariance: Array, ridge: float) -> Array:
+    """Return ``covariance`` (g, d, d) with ``ridge`` times its mean variance added on the diagonal.
+
+    The ridge stands for what a finite sample has not shown.
+    """
+    d = covariance.shape[-1]
+    variance = np.trace(covariance, axis1=1, axis2=2) / d
+    raised: Array = covariance + ridge * variance[:, None, None] * np.eye(d)
+    return raised

@@ -1,0 +1,120 @@
+"""Run a model piece by piece over a calibration set, each node once, while its layers are being replaced.
+
+A refit needs the input of every layer in the network rewritten so far. Running that network from its inputs again for
+every layer costs as many forward passes as there are layers; walking it costs one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import helper
+
+from onnxlr.model_io import runnable
+from onnxlr.target import run
+from onnxlr_passes.decompose import Decompose
+from onnxlr_passes.scopes import subgraphs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from onnxlr.target import Feeds, Target
+    from onnxlr_passes.chain import Chain
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Walker:
+    """The state of a walk: ``known`` tensors by name, one array per batch, and the nodes still to run.
+
+    Only tensors that a node not yet run will read are kept, and those named in ``hold``.
+    """
+
+    def __init__(self, model: onnx.ModelProto, folder: Path | None, target: Target, batches: Sequence[Feeds]) -> None:
+        self.known: dict[str, list[Array]] = {name: [feeds[name] for feeds in batches] for name in batches[0]}
+        self.hold: set[str] = set()
+        self._model = model
+        self._folder = folder
+        self._target = target
+        self._batches = len(batches)
+        self._chains: dict[str, Chain] = {}
+        self._left = list(model.graph.node)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+
+    def replace(self, key: str, chain: Chain) -> None:
+        """From now on run ``chain`` where the site ``key`` stands; it must not have run yet."""
+        self._chains[key] = chain
+
+    def needs(self, name: str) -> set[str]:
+        """Return the outputs of all nodes that would have to run to know ``name``."""
+        return {output for node in self._segment([name]) for output in node.output}
+
+    def advance(self, names: Sequence[str]) -> None:
+        """Run what is needed to know ``names``, and no more."""
+        segment = self._segment([name for name in names if name not in self.known])
+        if segment:
+            taken = {id(node) for node in segment}
+            self._left = [node for node in self._left if id(node) not in taken]
+            later = self._later()
+            made = [output for node in segment for output in node.output if output]
+            self._run(segment, [output for output in made if output in later or output in names])
+        self._drop(keep=names)
+
+    def _drop(self, keep: Sequence[str]) -> None:
+        later = self._later() | set(keep)
+        for name in [name for name in self.known if name not in later]:
+            del self.known[name]
+
+    def _later(self) -> set[str]:
+        outputs = {value.name for value in self._model.graph.output}
+        return {name for node in self._left for name in reads(node)} | outputs | self.hold
+
+    def _segment(self, names: Iterable[str]) -> list[onnx.NodeProto]:
+        producers = {output: node for node in self._left for output in node.output if output}
+        stack, wanted = list(names), set()
+        while stack:
+            name = stack.pop()
+            node = producers.get(name)
+            if name in self.known or node is None or id(node) in wanted:
+                continue
+            wanted.add(id(node))
+            stack.extend(reads(node))
+        return [node for node in self._left if id(node) in wanted]
+
+    def _run(self, segment: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
+        made = {output for node in segment for output in node.output}
+        used = dict.fromkeys(name for node in segment for name in sorted(reads(node)) if name not in made)
+        feeds = [name for name in used if name in self.known]
+        piece = onnx.ModelProto(ir_version=max(self._model.ir_version, 4), opset_import=self._model.opset_import)
+        piece.functions.extend(self._model.functions)
+        piece.graph.name = "segment"
+        piece.graph.node.extend(segment)
+        piece.graph.initializer.extend(self._constants[name] for name in used if name in self._constants)
+        for name in feeds:
+            first = self.known[name][0]
+            element = helper.np_dtype_to_tensor_dtype(first.dtype)
+            piece.graph.input.append(helper.make_tensor_value_info(name, element, [None] * first.ndim))
+        piece.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+        chains = {key: chain for key, chain in self._chains.items() if key in made}
+        piece = Decompose(chains, self._folder)(piece).model
+        with runnable(piece, self._folder) as source:
+            session = self._target.session(source)
+        found = [run(session, {name: self.known[name][i] for name in feeds}) for i in range(self._batches)]
+        for position, name in enumerate(outputs):
+            self.known[name] = [arrays[position] for arrays in found]
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Return every name a node reads, those its subgraphs capture included."""
+    names = {name for name in node.input if name}
+    for _, graph in subgraphs(node):
+        own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+        for inner in graph.node:
+            names |= reads(inner) - own
+            own.update(inner.output)
+        names |= {value.name for value in graph.output} - own
+    return names

@@ -1,0 +1,161 @@
+"""Two-stage fits to data: a first map V of the input channels (and some axes), then a regression on what it gives.
+
+``separable``, ``projection``, ``tucker2`` and ``asym3d`` are all of this form: x is lifted to z = V x at every tap of
+the other axes, and y is regressed on z, with full or reduced rank. Everything is exact but V, which starts from the
+Kronecker-whitened unfolding and is improved by alternating least squares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+
+from onnxlr.schemes.base import leading
+from onnxlr.schemes.metric import FLOOR, root, solve_right
+
+if TYPE_CHECKING:
+    from onnxlr.schemes.base import Array
+
+_ROUNDS = 3
+_STEPS = 8
+_GAIN = 2e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """y ~ out core z with z = first x: ``first`` (k, n), ``core`` (r, k, b), ``out`` (T, r)."""
+
+    first: Array
+    core: Array
+    out: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lift:
+    """One group's regression problem.
+
+    ``kernel`` W (T, n, b) and ``covariance`` C (n, b, n, b): n runs over what the first stage sees, b over the taps it
+    leaves. ``cross`` is W C, (T, n, b); ``total`` is tr(W C W^T). ``starts`` (n, n) holds the rows V starts from, best
+    first; ``explained`` (n b, T) is such that the energy a regression on the first k rows explains is the sum of the
+    squares of its first k b rows.
+    """
+
+    kernel: Array
+    covariance: Array
+    cross: Array
+    total: float
+    starts: Array
+    explained: Array
+    _spectra: dict[int, Array] = field(default_factory=dict, repr=False)
+
+    def lost(self, k: int, rank: int) -> float:
+        """Return the share of energy lost by the start at ``k`` first channels and output rank ``rank``."""
+        if self.total <= 0.0:
+            return 0.0
+        if k not in self._spectra:
+            rows = self.explained[: k * self.kernel.shape[2]]
+            self._spectra[k] = np.linalg.eigvalsh(rows.T @ rows)[::-1].cumsum()
+        return max(1.0 - float(self._spectra[k][min(rank, self.kernel.shape[0]) - 1]) / self.total, 0.0)
+
+    def fit(self, k: int, rank: int) -> Fit:
+        """Return the fit at ``k`` first channels and output rank ``rank``, alternating while it pays."""
+        first = self.starts[:k]
+        best, lost = self._regress(first, rank)
+        for _ in range(_ROUNDS if self.total > 0.0 else 0):
+            first = _update_first(self, best)
+            found, after = self._regress(first, rank)
+            if not after < lost:
+                break
+            gain, best, lost = lost - after, found, after
+            if gain < _GAIN * lost:
+                break
+        return _balanced(best)
+
+    def _regress(self, first: Array, rank: int) -> tuple[Fit, float]:
+        """Return the exact rest for a given first stage, and the energy it loses."""
+        k, (t, _, b) = first.shape[0], self.kernel.shape
+        lifted = np.tensordot(first, self.covariance, (1, 0))
+        moment = np.tensordot(lifted, first, (2, 1)).transpose(0, 1, 3, 2).reshape(k * b, k * b)
+        cross = np.tensordot(self.cross, first, (1, 1)).transpose(0, 2, 1).reshape(t, k * b)
+        dense = solve_right(moment, cross)
+        explained = dense @ cross.T
+        if rank < t:
+            out = leading((explained + explained.T) / 2)[0][:, :rank]
+            core = out.T @ dense
+            kept = float(np.einsum("ri,ri->", core, out.T @ cross))
+        else:
+            out, core, kept = np.eye(t), dense, float(np.trace(explained))
+        return Fit(first, core.reshape(-1, k, b), out), self.total - kept
+
+
+def make_lift(kernel: Array, covariance: Array, most: int) -> Lift:
+    """Prepare one group: ``kernel`` (T, n, b), ``covariance`` (n, b, n, b), at most ``most`` first channels."""
+    t, n, b = kernel.shape
+    near, near_inverse = root(np.einsum("ibjb->ij", covariance) / b)
+    far, _ = root(np.einsum("ibic->bc", covariance) / n)
+    white = np.tensordot(np.tensordot(near, kernel, (1, 1)), far, (2, 0)).reshape(n, t * b)
+    starts = leading(white @ white.T)[0][:, :most].T @ near_inverse
+    flat = covariance.reshape(n * b, n * b)
+    cross = (kernel.reshape(t, n * b) @ flat).reshape(t, n, b)
+    total = float(np.einsum("tnb,tnb->", cross, kernel))
+    k = starts.shape[0]
+    lifted = np.tensordot(starts, covariance, (1, 0))
+    moment = np.tensordot(lifted, starts, (2, 1)).transpose(0, 1, 3, 2).reshape(k * b, k * b)
+    right = np.tensordot(starts, cross, (1, 1)).transpose(0, 2, 1).reshape(k * b, t)
+    ridge = FLOOR * float(np.trace(moment)) / (k * b) or 1.0
+    factor = cholesky(moment + ridge * np.eye(k * b), lower=True, check_finite=False)
+    explained = solve_triangular(factor, right, lower=True, check_finite=False)
+    return Lift(kernel, covariance, cross, total, starts, explained)
+
+
+def _update_first(lift: Lift, fit: Fit) -> Array:
+    """Improve V for a given rest: conjugate gradients on its normal equations, a sum of b^2 Kronecker products.
+
+    sum_jm G[j,m] V C[m,j] = sum_j H_j^T (W C)_j with G[j,m] = H_j^T H_m; preconditioned by the mean Kronecker product.
+    """
+    rest = np.tensordot(fit.out, fit.core, (1, 0))
+    b = rest.shape[2]
+    gram = np.einsum("tkj,tlm->jmkl", rest, rest, optimize=True)
+    blocks = np.ascontiguousarray(lift.covariance.transpose(1, 3, 0, 2))
+    right = np.tensordot(rest, lift.cross, ((0, 2), (0, 2)))
+
+    def apply(v: Array) -> Array:
+        out = np.zeros_like(v)
+        for j in range(b):
+            mixed = np.tensordot(gram[j], v, (2, 0))
+            for m in range(b):
+                out += mixed[m] @ blocks[m, j]
+        return out
+
+    _, left = root(sum(gram[j, j] for j in range(b)) / b)
+    _, near = root(sum(blocks[j, j] for j in range(b)) / b)
+    left, near = left @ left, near @ near
+    v = fit.first
+    residual = right - apply(v)
+    step = left @ residual @ near
+    direction, power = step, float((residual * step).sum())
+    for _ in range(_STEPS):
+        if power <= 0.0:
+            break
+        moved = apply(direction)
+        curvature = float((direction * moved).sum())
+        if curvature <= 0.0:
+            break
+        length = power / curvature
+        v = v + length * direction
+        residual = residual - length * moved
+        step = left @ residual @ near
+        power, before = float((residual * step).sum()), power
+        direction = step + (power / before) * direction
+    return v
+
+
+def _balanced(fit: Fit) -> Fit:
+    """Share norms between the stages, so that no factor is large where another is small."""
+    near = np.linalg.norm(fit.first, axis=1)
+    far = np.linalg.norm(fit.core, axis=(0, 2))
+    scale = np.sqrt(np.where((near > 0.0) & (far > 0.0), near, 1.0) / np.where((near > 0.0) & (far > 0.0), far, 1.0))
+    return Fit(fit.first / scale[:, None], fit.core * scale[None, :, None], fit.out)
