@@ -26,9 +26,11 @@ lint: $(VENV)/.dev  ## ruff, mypy, pyright and the layers; changes nothing
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev  ## measure chains, command line and CP solver on generated models; some minutes
+	$(RUN) tests/benchmarks/generate.py build/bench/residual.onnx
+	$(RUN) tests/benchmarks/generate.py build/bench/narrow.onnx --width 32
 	$(RUN) tests/benchmarks/bench_chains.py
-	$(RUN) tests/benchmarks/bench_cli.py
-	$(RUN) tests/benchmarks/bench_cp.py
+	$(RUN) tests/benchmarks/bench_cli.py --model build/bench/residual.onnx
+	$(RUN) tests/benchmarks/bench_cp.py --model build/bench/narrow.onnx --kernels 3 --every 5 --starts 1
 
 picture: $(VENV)/.core  ## draw the README's picture from a run of the demo
 	$(RUN) docs/picture.py

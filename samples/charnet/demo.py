@@ -29,7 +29,7 @@ HOW = ("--keep-macs", "0.3")
 
 def main() -> int:
     """Run the demo; return the exit code of the rewrite."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console = Console(highlight=False)
     console.print(f"A trained network that reads characters: {_percent(MODEL)} right on unseen fonts.\n")
     REWRITTEN.parent.mkdir(exist_ok=True)
     files = ("-o", _shown(REWRITTEN), "--json", _shown(REPORT), "--force")
