@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import UsageError
+from onnxlr.parallel import side_by_side
 from onnxlr.planning.candidates import read_layer
 from onnxlr.schemes.base import relative_error
 from onnxlr.schemes.registry import by_name
@@ -67,22 +68,29 @@ def factorize(
         if workload.site.key in wanted:
             groups.setdefault(workload.site.shared_key, []).append(workload)
     total = sum(len(group) for group in groups.values()) or 1
-    made: dict[str, Factorized] = {}
-    for group in groups.values():
+    count = 0
+
+    def factorize_group(group: list[Workload]) -> list[Factorized]:
         layer = read_layer(group[0].site)
+        made: list[Factorized] = []
         for workload in group:
             choice = wanted[workload.site.key]
-            twin = next((f for f in made.values() if _same(f, workload, choice)), None)
-            made[workload.site.key] = _factorize(workload, choice, layer, twin)
-            progress(len(made) / total)
-    return tuple(made[workload.site.key] for workload in workloads if workload.site.key in made)
+            twin = next((one for one in made if _same(one.choice, choice)), None)
+            made.append(_factorize(workload, choice, layer, twin))
+        return made
+
+    def tell(group: list[Workload]) -> None:
+        nonlocal count
+        count += len(group)
+        progress(count / total)
+
+    every = side_by_side(factorize_group, list(groups.values()), tell)
+    found = {one.choice.site: one for made in every for one in made}
+    return tuple(found[workload.site.key] for workload in workloads if workload.site.key in found)
 
 
-def _same(other: Factorized, workload: Workload, choice: Choice) -> bool:
-    return (
-        other.workload.site.shared_key == workload.site.shared_key
-        and (other.choice.scheme, other.choice.ranks) == (choice.scheme, choice.ranks)
-    )  # fmt: skip
+def _same(one: Choice, other: Choice) -> bool:
+    return (one.scheme, one.ranks) == (other.scheme, other.ranks)
 
 
 def _factorize(workload: Workload, choice: Choice, layer: Layer, twin: Factorized | None) -> Factorized:

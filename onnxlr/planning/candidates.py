@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxlr.parallel import side_by_side
 from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
 from onnxlr.schemes.fitted import Observed, fitted_solver
@@ -69,25 +70,31 @@ def enumerate_choices(
 ) -> tuple[Choices, ...]:
     """Return the choices of every workload, in order; sites that share a kernel are decomposed once.
 
-    ``metrics`` gives, by site key, what layers see: their errors are then those of their outputs. One
-    layer's decompositions are held at a time, so memory is bounded by the largest layer.
+    ``metrics`` gives, by site key, what layers see: their errors are then those of their outputs. A
+    layer's decompositions are dropped before the next one's, so memory is bounded by the largest layers.
     """
     groups: dict[str, list[int]] = {}
     for index, workload in enumerate(workloads):
         key = workload.site.key if workload.site.key in metrics else workload.site.shared_key
         groups.setdefault(key, []).append(index)
-    found: dict[int, Choices] = {}
     total = sum(workload.site.parameters for workload in workloads) or 1
-    done = 0
-    for indices in groups.values():
-        layer = read_layer(workloads[indices[0]].site)
-        metric = metrics.get(workloads[indices[0]].site.key)
-        solve = _solve_with(layer, metric)
+    share = 0.0
+
+    def choices_of(indices: list[int]) -> list[Choices]:
+        first = workloads[indices[0]].site
+        solve = _solve_with(read_layer(first), metrics.get(first.key))
         errors: dict[tuple[str, Ranks], float] = {}
-        for index in indices:
-            found[index] = _choices(workloads[index], solve, schemes, block, errors)
-            done += workloads[index].site.parameters
-            progress(done / total)
+        return [_choices(workloads[index], solve, schemes, block, errors) for index in indices]
+
+    def tell(indices: list[int]) -> None:
+        nonlocal share
+        share += sum(workloads[index].site.parameters for index in indices) / total
+        progress(share)
+
+    every = list(groups.values())
+    found: dict[int, Choices] = {}
+    for indices, made in zip(every, side_by_side(choices_of, every, tell), strict=True):
+        found.update(zip(indices, made, strict=True))
     return tuple(found[index] for index in range(len(workloads)))
 
 

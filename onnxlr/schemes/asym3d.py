@@ -49,7 +49,7 @@ class Asym3d:
     def candidates(self, shape: LayerShape, block: int) -> tuple[Ranks, ...]:
         """Return a grid of block multiples."""
         full = self.full_rank(shape)
-        between, out = (blocked(limit, shape, block, most=12) for limit in full)
+        between, out = (blocked(limit, shape, block, most=10) for limit in full)
         return tuple((k, r) for k in between for r in out)
 
     def template(self, shape: LayerShape, ranks: Ranks) -> Chain:

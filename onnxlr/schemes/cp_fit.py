@@ -62,10 +62,10 @@ SLACKS = (5e-3, 1e-3)
 OVERTAKEN = 25
 """Sweeps after which a large fit from a random start is ahead of one from the slice-wise start."""
 
-FIT = 1.2e11
+FIT = 6e10
 """Multiply-adds a fit may take: seconds on two cores."""
 
-ESTIMATE = 1e9
+ESTIMATE = 5e8
 """Multiply-adds an estimate may take."""
 
 

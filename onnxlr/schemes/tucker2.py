@@ -35,7 +35,7 @@ class Tucker2Scheme:
     def candidates(self, shape: LayerShape, block: int) -> tuple[Ranks, ...]:
         """Return a grid of block multiples."""
         full = self.full_rank(shape)
-        into, out = (blocked(limit, shape, block, most=12) for limit in full)
+        into, out = (blocked(limit, shape, block, most=10) for limit in full)
         return tuple((r3, r4) for r3 in into for r4 in out)
 
     def template(self, shape: LayerShape, ranks: Ranks) -> Chain:
