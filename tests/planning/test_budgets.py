@@ -62,7 +62,7 @@ def test_every_family_meets_a_share_of_macs(family: str) -> None:
 
 
 def test_a_share_that_cannot_be_met_says_what_can() -> None:
-    with pytest.raises(BudgetError, match="the least possible here is 0"):
+    with pytest.raises(BudgetError, match="the least possible with these schemes is 0"):
         onnxlr.rewrite(network(), keep_macs=0.001, validate=False, simplify=False)
 
 
