@@ -23,7 +23,7 @@ TEST = SAMPLE / "test.npz"
 REWRITTEN = PROJECT / "build" / "charnet.lr.onnx"
 REPORT = REWRITTEN.with_suffix(".json")
 
-HOW = ("--keep-macs", "0.3")
+HOW = ("--keep-macs", "0.2", "--scheme", "separable", "--data", "samples/charnet/calibration.npz")
 """What is asked of onnxlr: how much to keep, and what to go by."""
 
 
