@@ -27,7 +27,7 @@ lint: $(VENV)/.dev  ## ruff, mypy, pyright and the layers; changes nothing
 
 bench: $(VENV)/.dev  ## measure chains, command line and CP solver on generated models; some minutes
 	$(RUN) tests/benchmarks/generate.py build/bench/residual.onnx
-	$(RUN) tests/benchmarks/generate.py build/bench/narrow.onnx --width 32
+	$(RUN) tests/benchmarks/generate.py build/bench/narrow.onnx --width 16
 	$(RUN) tests/benchmarks/bench_chains.py
 	$(RUN) tests/benchmarks/bench_cli.py --model build/bench/residual.onnx
 	$(RUN) tests/benchmarks/bench_cp.py --model build/bench/narrow.onnx --kernels 3 --every 5 --starts 1

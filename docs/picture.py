@@ -30,7 +30,8 @@ def main() -> None:
     console.print(Text.from_ansi(run.stdout.decode()))
     svg = console.export_svg(title="onnxlr", unique_id="demo")
     # Loads nothing from elsewhere: whatever shows the picture has a font of fixed width.
-    PICTURE.write_text(re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL), encoding="utf-8")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
+    PICTURE.write_text(svg, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Each family is asked, through the Python API, to keep a share of the MACs of a one-layer model. All models then take
 turns, so that a ratio holds even where the machine's speed does not. A chain is ``ok`` when its speed-up is at least
-0.7 of its MAC ratio; rows of an unstable run prove nothing. Which factors stand in the chain does not matter to the clock, so the weights are random.
+0.7 of its MAC ratio; rows of an unstable run prove nothing. Which factors stand in the chain does not matter to the
+clock, so the weights are random.
 """
 
 # ruff: noqa: T201
