@@ -119,9 +119,7 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
 def _data_notes(calibration: Calibration, refitted: Mapping[str, Chain], data: Source) -> tuple[str, ...]:
     """Say what the factors were fitted to."""
     fitted = f"factors fitted to {calibration.samples} samples"
-    also = (
-        f"; {len(refitted)} layers that stay dense were refitted to what the others now give them" if refitted else ""
-    )
+    also = f"; {len(refitted)} dense behind them refitted to what they now receive" if refitted else ""
     return (fitted + also, *data.notes)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
     Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-ROWS = 16384
+ROWS = 8192
 """Rows wanted per layer: positions are added until there are as many, or none is left."""
 
 

@@ -68,6 +68,9 @@ FIT = 6e10
 ESTIMATE = 5e8
 """Multiply-adds an estimate may take."""
 
+ESTIMATE_SWEEPS = 15
+"""Sweeps an estimate may take, where the arithmetic is so little that calls cost more."""
+
 
 class Kernel:
     """One group's kernel (T, S, k_1, ..., k_n), decomposed once for all ranks."""
@@ -128,13 +131,11 @@ class Kernel:
         return balance(self.compressed.expand(self._best(rank)))
 
     def quick_error(self, rank: int) -> float:
-        """Return the relative error of a quick fit from one start, not corrected."""
+        """Return the relative error after a few sweeps from one start: a little more than a fit will reach."""
         core = self.compressed.core
-        effort = affordable(core.shape, rank, ESTIMATE)
-        single = core.astype(np.float32)
-        rough, _ = als(single, slice_start(self.spectrum, core, rank, SEED), effort.sweeps, TOLERANCE)
-        factors, _ = nls(single, rough, NlsOptions(effort.steps, effort.iterations, TOLERANCE))
-        return relative(residual(core, factors), core.energy)
+        sweeps = min(affordable(core.shape, rank, ESTIMATE).sweeps, ESTIMATE_SWEEPS)
+        rough, _ = als(core.astype(np.float32), slice_start(self.spectrum, core, rank, SEED), sweeps, TOLERANCE)
+        return relative(residual(core, rough), core.energy)
 
     def _best(self, rank: int) -> Factors:
         """Return the polished fit of the core from the most promising of the slice-wise start and random ones."""
@@ -185,5 +186,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
+    starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 4))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
