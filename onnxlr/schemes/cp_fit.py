@@ -68,8 +68,8 @@ FIT = 6e10
 ESTIMATE = 5e8
 """Multiply-adds an estimate may take."""
 
-ESTIMATE_SWEEPS = 15
-"""Sweeps an estimate may take, where the arithmetic is so little that calls cost more."""
+ESTIMATE_SWEEPS, ESTIMATE_STEPS = 20, 12
+"""Sweeps and steps an estimate may take, where the arithmetic is so little that calls cost more."""
 
 
 class Kernel:
@@ -131,11 +131,14 @@ class Kernel:
         return balance(self.compressed.expand(self._best(rank)))
 
     def quick_error(self, rank: int) -> float:
-        """Return the relative error after a few sweeps from one start: a little more than a fit will reach."""
+        """Return the relative error after some sweeps and a few steps: a little more than a fit will reach."""
         core = self.compressed.core
-        sweeps = min(affordable(core.shape, rank, ESTIMATE).sweeps, ESTIMATE_SWEEPS)
-        rough, _ = als(core.astype(np.float32), slice_start(self.spectrum, core, rank, SEED), sweeps, TOLERANCE)
-        return relative(residual(core, rough), core.energy)
+        effort = affordable(core.shape, rank, ESTIMATE)
+        single = core.astype(np.float32)
+        start = slice_start(self.spectrum, core, rank, SEED)
+        rough, _ = als(single, start, min(effort.sweeps, ESTIMATE_SWEEPS), TOLERANCE)
+        factors, _ = nls(single, rough, NlsOptions(min(effort.steps, ESTIMATE_STEPS), effort.iterations, TOLERANCE))
+        return relative(residual(core, factors), core.energy)
 
     def _best(self, rank: int) -> Factors:
         """Return the polished fit of the core from the most promising of the slice-wise start and random ones."""
@@ -186,5 +189,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 4))
+    starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
