@@ -10,12 +10,14 @@ import numpy as np
 
 from onnxlr.calibration.observe import Place, Seen, observe, places, positions_of
 from onnxlr.calibration.statistics import lifted
-from onnxlr.errors import UsageError
-from onnxlr.factorize import Factorized, check_choice
+from onnxlr.errors import ModelError, UsageError
+from onnxlr.factorize import Factorized, check_choice, factorize
 from onnxlr.planning.candidates import read_layer
 from onnxlr.refit import RefitOptions, refit
 from onnxlr.schemes.base import relative_error
 from onnxlr.schemes.metric import Metric
+from onnxlr_passes.base import PassError
+from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,36 +116,41 @@ def fit_to_data(
 ) -> tuple[tuple[Factorized, ...], dict[str, Chain]]:
     """Fit the chosen chains, and the layers behind them that stay dense, one after the other.
 
+    Layers in bodies and functions, which the data are not followed into, are factorized from their weights alone.
     Returns the rewritten layers and, by site key, the refitted dense ones.
 
     Raises
     ------
     UsageError
-        When a choice names an unknown scheme, ranks the layer does not have, or a layer the data do not reach.
+        When a choice names an unknown scheme, or ranks the layer does not have.
+    ModelError
+        When a factor overflows the model's type.
     """
-    wanted = {choice.site: choice for choice in choices}
     workloads = {workload.site.key: workload for workload in prepared.workloads}
     for choice in choices:
-        if choice.site not in calibration.seen:
-            raise UsageError(
-                f"{choice.node}: a layer in a body or a function is not reached by --data", "exclude it with --exclude"
-            )
         check_choice(choice, workloads[choice.site].shape)
-    found = refit(
-        prepared.proto,
-        folder,
-        target,
-        calibration.batches,
-        calibration.looks,
-        calibration.seen,
-        wanted,
-        RefitOptions(),
-        progress,
-    )
-    made = []
+    wanted = {choice.site: choice for choice in choices if choice.site in calibration.seen}
+    blind = [choice for choice in choices if choice.site not in calibration.seen]
+    made = list(factorize([workloads[choice.site] for choice in blind], blind, lambda _: None))
+    try:
+        found = refit(
+            Decompose({one.choice.site: one.chain for one in made}, folder)(prepared.proto).model,
+            folder,
+            target,
+            calibration.batches,
+            calibration.looks,
+            calibration.seen,
+            wanted,
+            RefitOptions(),
+            progress,
+        )
+    except PassError as fault:
+        raise ModelError(str(fault), "exclude that layer with --exclude") from fault
     for key, choice in wanted.items():
         layer = read_layer(workloads[key].site)
         fitted = found[key]
         error = relative_error(layer.weight, fitted.chain.contract(layer.geometry))
         made.append(Factorized(workloads[key], choice, fitted.chain, error, fitted.error))
+    order = {choice.site: index for index, choice in enumerate(choices)}
+    made.sort(key=lambda one: order[one.choice.site])
     return tuple(made), {key: fitted.chain for key, fitted in found.items() if key not in wanted}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlr.calibration.observe import Place, Seen, answers_of, rows_of
-from onnxlr.calibration.statistics import Moments, lifted
+from onnxlr.calibration.observe import Place, Seen, answers_of, moments_of, rows_of
+from onnxlr.calibration.statistics import lifted
 from onnxlr.calibration.walker import Walker
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import Observed, fitted_solver
@@ -49,7 +49,10 @@ class RefitOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refitted:
-    """A layer's new chain with its bias; ``error`` is sqrt(E||y - y^||^2 / Var y) on the rows it was fitted to."""
+    """A layer's new chain with its bias; ``error`` is sqrt(E||y - y^||^2 / Var y) on the rows it was fitted to.
+
+    For a MatMul, which cannot have a bias, y is taken about zero.
+    """
 
     chain: Chain
     error: float
@@ -111,11 +114,13 @@ def _fit(place: Place, rows: Array, wanted: Array, choice: Choice | None, option
     layer = Layer(place.site.kernel(), place.site.geometry)
     kernel = layer.grouped()
     group, t = kernel.shape[:2]
-    moments = Moments.of(rows)
+    moments = moments_of(place, rows)
     covariance, mean = moments.covariance, moments.mean
     answers = wanted.reshape(len(wanted), group, t).transpose(1, 2, 0)
-    level = answers.mean(axis=2, dtype=np.float64)
-    cross = np.matmul(answers, rows).astype(np.float64) / moments.count - level[:, :, None] * mean[:, None, :]
+    biased = place.site.op != "MatMul"
+    level = answers.mean(axis=2, dtype=np.float64) if biased else np.zeros((group, t))
+    apart = answers - level[:, :, None].astype(answers.dtype)
+    cross = np.matmul(apart, rows).astype(np.float64) / moments.count
     pulled = lifted(covariance, options.pull)
     flat = kernel.reshape(group, t, -1)
     change = [solve_right(p, x - w @ c) for p, x, w, c in zip(pulled, cross, flat, covariance, strict=True)]
@@ -128,7 +133,7 @@ def _fit(place: Place, rows: Array, wanted: Array, choice: Choice | None, option
         chain = fitted_solver(by_name(choice.scheme), observed).chain(choice.ranks)
     got = chain.contract(layer.geometry).reshape(group, t, -1)
     bias = (level - np.einsum("gtd,gd->gt", got, mean)).reshape(-1)
-    variance = float((np.square(answers).mean(axis=2, dtype=np.float64) - level**2).sum())
+    variance = float(np.square(apart).mean(axis=2, dtype=np.float64).sum())
     explained = 2 * float(np.einsum("gtd,gtd->", got, cross)) - float(np.einsum("gtd,gtd->", got @ covariance, got))
     lost = max(variance - explained, 0.0) / variance if variance > 0.0 else 0.0
-    return Refitted(chain.with_bias(bias), float(np.sqrt(lost)))
+    return Refitted(chain.with_bias(bias if biased else None), float(np.sqrt(lost)))

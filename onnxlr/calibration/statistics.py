@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
+_CHUNK = 4096
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
@@ -21,9 +23,25 @@ class Moments:
 
     @classmethod
     def of(cls, rows: Array) -> Moments:
-        """Return the moments of ``rows`` (g, n, d); products of float32 rows are taken in float32, sums in float64."""
-        outer = np.matmul(rows.transpose(0, 2, 1), rows).astype(np.float64)
-        return cls(rows.shape[1], rows.sum(axis=1, dtype=np.float64), outer)
+        """Return the moments of ``rows`` (g, n, d), in products of the rows' own type and sums in float64.
+
+        Products are taken about the mean: about zero, float32 loses what varies little around a large value.
+        """
+        count = rows.shape[1]
+        total = rows.sum(axis=1, dtype=np.float64)
+        centre = (total / max(count, 1)).astype(rows.dtype)
+        outer = np.zeros((*total.shape, total.shape[1]))
+        for start in range(0, count, _CHUNK):
+            apart = rows[:, start : start + _CHUNK] - centre[:, None, :]
+            outer += np.matmul(apart.transpose(0, 2, 1), apart)
+        middle = centre.astype(np.float64)
+        rest = total - count * middle
+        cross = middle[:, :, None] * (rest + count / 2 * middle)[:, None, :]
+        return cls(count, total, outer + cross + cross.transpose(0, 2, 1))
+
+    def uncentred(self) -> Moments:
+        """Return the same rows as if their mean were zero: what counts for a layer that cannot have a bias."""
+        return Moments(self.count, np.zeros_like(self.total), self.outer)
 
     def merged(self, other: Moments) -> Moments:
         """Return the moments of both sets of rows together."""

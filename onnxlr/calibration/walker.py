@@ -14,10 +14,10 @@ from onnx import helper
 from onnxlr.model_io import runnable
 from onnxlr.target import run
 from onnxlr_passes.decompose import Decompose
-from onnxlr_passes.scopes import subgraphs
+from onnxlr_passes.scopes import DEFAULT_DOMAINS, subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+# What may stand between a stored tensor and a weight; a weight must stay a constant in every piece that reads it.
+_FIXED = frozenset(
+    {"Cast", "Constant", "ConstantOfShape", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
+
 
 class Walker:
     """The state of a walk: ``known`` tensors by name, one array per batch, and the nodes still to run.
 
-    Only tensors that a node not yet run will read are kept, and those named in ``hold``.
+    Only tensors that a node not yet run will read are kept, and those named in ``hold``. Constants are not among
+    them: they are part of every piece that reads them.
     """
 
     def __init__(self, model: onnx.ModelProto, folder: Path | None, target: Target, batches: Sequence[Feeds]) -> None:
@@ -42,8 +48,9 @@ class Walker:
         self._target = target
         self._batches = len(batches)
         self._chains: dict[str, Chain] = {}
-        self._left = list(model.graph.node)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._fixed = fixed_nodes(model.graph)
+        self._left = [node for node in model.graph.node if node.output[0] not in self._fixed]
 
     def replace(self, key: str, chain: Chain) -> None:
         """From now on run ``chain`` where the site ``key`` stands; it must not have run yet."""
@@ -87,6 +94,7 @@ class Walker:
 
     def _run(self, segment: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
         made = {output for node in segment for output in node.output}
+        segment = [*_behind(segment, self._fixed), *segment]
         used = dict.fromkeys(name for node in segment for name in sorted(reads(node)) if name not in made)
         feeds = [name for name in used if name in self.known]
         piece = onnx.ModelProto(ir_version=max(self._model.ir_version, 4), opset_import=self._model.opset_import)
@@ -94,6 +102,8 @@ class Walker:
         piece.graph.name = "segment"
         piece.graph.node.extend(segment)
         piece.graph.initializer.extend(self._constants[name] for name in used if name in self._constants)
+        sparse = self._model.graph.sparse_initializer
+        piece.graph.sparse_initializer.extend(one for one in sparse if one.values.name in used)
         for name in feeds:
             first = self.known[name][0]
             element = helper.np_dtype_to_tensor_dtype(first.dtype)
@@ -106,6 +116,29 @@ class Walker:
         found = [run(session, {name: self.known[name][i] for name in feeds}) for i in range(self._batches)]
         for position, name in enumerate(outputs):
             self.known[name] = [arrays[position] for arrays in found]
+
+
+def fixed_nodes(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Return the nodes that reshape or convert stored tensors only, by output."""
+    known = {tensor.name for tensor in graph.initializer}
+    found: dict[str, onnx.NodeProto] = {}
+    for node in graph.node:
+        if node.domain in DEFAULT_DOMAINS and node.op_type in _FIXED and {n for n in node.input if n} <= known:
+            found[node.output[0]] = node
+            known.add(node.output[0])
+    return found
+
+
+def _behind(segment: Sequence[onnx.NodeProto], fixed: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Return the fixed nodes a segment reads, those they read included, in order."""
+    wanted: set[str] = set()
+    stack = [name for node in segment for name in reads(node)]
+    while stack:
+        name = stack.pop()
+        if name in fixed and name not in wanted:
+            wanted.add(name)
+            stack.extend(fixed[name].input)
+    return [node for name, node in fixed.items() if name in wanted]
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
