@@ -134,7 +134,8 @@ class FittedLift:
 
     def _inner(self, ranks: Ranks) -> tuple[int, int]:
         """Return the channels between and the output rank; two-stage families have all of it."""
-        return (ranks[0], ranks[1]) if len(ranks) > 1 else (ranks[0], self.observed.layer.shape.T)
+        k, *rest = ranks
+        return k, rest[0] if rest else self.observed.layer.shape.T
 
 
 @dataclass(frozen=True, eq=False)
