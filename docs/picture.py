@@ -24,7 +24,9 @@ def main() -> None:
     """Run the demo as in a terminal, and keep what it prints."""
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     demo = (sys.executable, "samples/charnet/demo.py")
-    run = subprocess.run(demo, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, check=True)
+    run = subprocess.run(demo, cwd=PROJECT, env=environment, capture_output=True, check=False)
+    if run.returncode:
+        sys.exit(run.stderr.decode())
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print("$ make demo", style="bold cyan")
     console.print(Text.from_ansi(run.stdout.decode()))
