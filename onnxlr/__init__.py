@@ -17,16 +17,10 @@ __all__ = ["Plan", "Rewrite", "bench", "inspect", "rewrite", "validate"]
 
 
 def __getattr__(name: str) -> object:
-    """Import the API when it is first asked for (PEP 562).
-
-    All names are then set at once: importing the API also imports the package ``onnxlr.validate``, which would stand
-    where its function of that name is looked for.
-    """
+    """Import the API when it is first asked for (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'onnxlr' has no attribute {name!r}")
-    api, plan = import_module("onnxlr.api"), import_module("onnxlr.planning.plan")
-    globals().update({each: getattr(plan if each == "Plan" else api, each) for each in __all__})
-    return globals()[name]
+    return getattr(import_module("onnxlr.planning.plan" if name == "Plan" else "onnxlr.api"), name)
 
 
 def __dir__() -> list[str]:

@@ -18,11 +18,11 @@ from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
 from onnxlr.progress import silent
 from onnxlr.target import Target, graph_inputs, seeded_feeds
-from onnxlr.validate.feeds import feeds_from_data
-from onnxlr.validate.latency import BenchResult
-from onnxlr.validate.latency import bench as _bench
-from onnxlr.validate.verdict import Limits, Verdict
-from onnxlr.validate.verdict import validate as _validate
+from onnxlr.validation.feeds import feeds_from_data
+from onnxlr.validation.latency import BenchResult
+from onnxlr.validation.latency import bench as _bench
+from onnxlr.validation.verdict import Limits, Verdict
+from onnxlr.validation.verdict import validate as _validate
 
 if TYPE_CHECKING:
     import os

@@ -11,7 +11,7 @@ from onnxlr.cost.timing import Speedup, Timing, TimingOptions, speedup, time_int
 from onnxlr.errors import ModelError, ValidationError
 from onnxlr.model_io import runnable
 from onnxlr.target import bind, run, seeded_feeds
-from onnxlr.validate.numeric import OutputShapeError, compare
+from onnxlr.validation.numeric import OutputShapeError, compare
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnxlr.factorize import Factorized
     from onnxlr.prepare import Prepared
     from onnxlr.target import Feeds, Target
-    from onnxlr.validate.numeric import OutputDifference
+    from onnxlr.validation.numeric import OutputDifference
     from onnxlr_passes.chain import Chain
 
 # What rounding alone may do to a whole network between a chain and its contracted kernel, as relative L2 of an output.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from onnxlr.cost.timing import Speedup, Timing
     from onnxlr.target import Description
-    from onnxlr.validate.numeric import OutputDifference
+    from onnxlr.validation.numeric import OutputDifference
 
 _VERSION = 1
 # Chains run at most this much faster than their MACs say before the figure is doubted rather than shown off.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from onnxlr.report.summary import LayerRow, Measured, SkippedRow, Summary
-    from onnxlr.validate.numeric import OutputDifference
+    from onnxlr.validation.numeric import OutputDifference
 
 MOST_LAYERS = 40  # more than this, and layers that became the same share a row
 _NAMES = 4

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from onnxlr.report.findings import Finding, Inspection
-    from onnxlr.validate.latency import BenchResult
-    from onnxlr.validate.verdict import Verdict
+    from onnxlr.validation.latency import BenchResult
+    from onnxlr.validation.verdict import Verdict
 
 _LEGEND = (
     "families: those that can save MACs; 95 % rank: components of the output channels that hold 95 % of the kernel's "

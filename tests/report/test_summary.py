@@ -15,7 +15,7 @@ from onnxlr.report.notes import notes_on
 from onnxlr.report.summary import ChangeRow, LayerRow, Measured, SkippedRow, Summary, Totals
 from onnxlr.report.summary_view import MOST_LAYERS, render_summary
 from onnxlr.target import Target
-from onnxlr.validate.numeric import OutputDifference
+from onnxlr.validation.numeric import OutputDifference
 
 TIMING = Timing(2.0, 1.9, 2.1, 0.01, 50, unstable=False, rounds_ms=(2.0,))
 OUTPUT = OutputDifference("y", (1, 10), 0.1, 0.05, 0.99, 1.0, 0)

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlr.target import Target
-from onnxlr.validate.numeric import OutputShapeError, compare, is_class_scores
+from onnxlr.validation.numeric import OutputShapeError, compare, is_class_scores
 
 RNG = np.random.default_rng(7)
 

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 from onnxlr.calibration import DataOptions
 from onnxlr.errors import ModelError
 from onnxlr.target import graph_inputs, seeded_feeds
-from onnxlr.validate.feeds import feeds_from_data
+from onnxlr.validation.feeds import feeds_from_data
 
 
 def model_of(*inputs):

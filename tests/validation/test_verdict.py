@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.model_io import load
 from onnxlr.target import Target, seeded_feeds
-from onnxlr.validate.verdict import Limits, Verdict, validate
+from onnxlr.validation.verdict import Limits, Verdict, validate
 
 TARGET = Target(threads=1)
 

@@ -13,7 +13,7 @@ from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.model_io import load
 from onnxlr.target import Target
-from onnxlr.validate.latency import bench
+from onnxlr.validation.latency import bench
 
 QUICK = TimingOptions(budget_s=0.05, warmup_s=0.0, burst_ms=0.0, min_rounds=5)
 TARGET = Target(threads=1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnxlr.errors import UsageError
 from onnxlr.model_io import runnable
-from onnxlr.validate.numeric import OutputDifference, OutputShapeError, compare
+from onnxlr.validation.numeric import OutputDifference, OutputShapeError, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
