@@ -181,6 +181,13 @@ def untyped_output() -> onnx.ModelProto:
     return proto
 
 
+def shapeless() -> onnx.ModelProto:
+    proto = plain()
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        value.type.tensor_type.ClearField("shape")
+    return proto
+
+
 def repeated_metadata() -> onnx.ModelProto:
     proto = plain()
     for _ in range(2):
@@ -197,6 +204,7 @@ FORGIVEN = {
     "initializer of IR 3 that is no input": model([matmul()], [weight("w", 0)], ir=3),
     "unnamed graph": unnamed_graph(),
     "untyped output": untyped_output(),
+    "input and output without a shape": shapeless(),
     "metadata key twice": repeated_metadata(),
 }
 
@@ -226,6 +234,12 @@ def bad_text() -> onnx.ModelProto:
     return onnx.ModelProto.FromString(proto.SerializeToString().replace(b"QQ", b"\xff\xfe"))
 
 
+def untyped_input() -> onnx.ModelProto:
+    proto = plain()
+    proto.graph.input[0].ClearField("type")
+    return proto
+
+
 def no_opset() -> onnx.ModelProto:
     proto = plain()
     del proto.opset_import[:]
@@ -241,6 +255,7 @@ INVALID = {
     "new IR": (model([matmul()], [weight("w", 0)], ir=onnx.IR_VERSION + 1), "upgrade the onnx package"),
     "wrong size": (bad_size(), "'w' of .* holds 8 bytes, its shape needs 4356"),
     "not text": (bad_text(), "onnx.NodeProto.name is not text"),
+    "untyped input": (untyped_input(), "Field 'type' of 'value_info' is required"),
     "unknown input": (model([matmul("missing")]), "topologically sorted.*'missing'"),
     "twice the same output": (model([matmul(), matmul()], [weight("w", 0)]), "single static assignment"),
     "unknown attribute": (model([helper.make_node("Relu", ["x"], ["y"], depth=1)]), "Unrecognized attribute: depth"),

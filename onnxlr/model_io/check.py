@@ -96,7 +96,8 @@ def _for_checker(proto: ModelProto) -> ModelProto:
 
     The checker would look for external data in the current folder, reject hard links, and cannot take 2 GB. It also
     rejects what runs: operators of the default domain known to ONNX Runtime only (LayerNormalization before opset 17),
-    domains not imported, initializers of IR version 3 that are not inputs, an unnamed graph, outputs without type.
+    domains not imported, initializers of IR version 3 that are not inputs, an unnamed graph, inputs and outputs without
+    a shape, outputs without a type.
     """
     bare = copy_without_weights(proto)
     bare.ir_version = max(bare.ir_version, 4)
@@ -108,8 +109,10 @@ def _for_checker(proto: ModelProto) -> ModelProto:
             tensor.dims[:] = [0] * max(len(tensor.dims), 1)
     _forgive_nodes(bare)
     for value in bare.graph.output:
-        if not value.HasField("type"):
+        if value.type.WhichOneof("value") is None:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
+    for value in (*bare.graph.input, *bare.graph.output):
+        if value.type.HasField("tensor_type"):
             value.type.tensor_type.shape.SetInParent()
     return bare
 

@@ -52,7 +52,7 @@ def extents(
     ``shapes`` gives each graph input its full shape. Local functions are inlined (in a copy) to see what they are
     called with. A site seen with several sizes is given the one with most positions.
     """
-    bare = _bare(model, shapes)
+    bare = without_weights(model, shapes)
     _tag(bare, keys)
     if bare.functions:
         bare = inliner.inline_local_functions(bare)
@@ -90,8 +90,29 @@ def _extent(op: str, shape: tuple[int, ...], geometry: Geometry) -> Extent | Non
     return Extent(prod(shape[:-1]), ()) if shape else None
 
 
-def _bare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """Copy the model without its large tensors: inference wants shapes, not weights."""
+def _tag(model: onnx.ModelProto, keys: Mapping[str, Geometry]) -> None:
+    """Write each site's key into its node, where inlining carries it along."""
+    for scope in scopes(model):
+        for node in scope.nodes:
+            if node.op_type in REWRITABLE and site_key(scope, node) in keys:
+                del node.metadata_props[:]
+                entry = node.metadata_props.add()
+                entry.key, entry.value = _TAG, site_key(scope, node)
+
+
+def _shape(graph: onnx.GraphProto, name: str) -> tuple[int, ...] | None:
+    for values in (graph.value_info, graph.input, graph.output):
+        for value in values:
+            if value.name == name:
+                return full_shape(value.type)
+    return None
+
+
+def without_weights(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Copy the model for shape inference, which wants shapes and no weights: large tensors become inputs.
+
+    ``shapes`` gives inputs their full shape.
+    """
     bare = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name in {"ir_version", "producer_name"}:
@@ -118,24 +139,6 @@ def _bare(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx
     for sparse in model.graph.sparse_initializer:
         bare.graph.sparse_initializer.add().CopyFrom(sparse)
     return bare
-
-
-def _tag(model: onnx.ModelProto, keys: Mapping[str, Geometry]) -> None:
-    """Write each site's key into its node, where inlining carries it along."""
-    for scope in scopes(model):
-        for node in scope.nodes:
-            if node.op_type in REWRITABLE and site_key(scope, node) in keys:
-                del node.metadata_props[:]
-                entry = node.metadata_props.add()
-                entry.key, entry.value = _TAG, site_key(scope, node)
-
-
-def _shape(graph: onnx.GraphProto, name: str) -> tuple[int, ...] | None:
-    for values in (graph.value_info, graph.input, graph.output):
-        for value in values:
-            if value.name == name:
-                return full_shape(value.type)
-    return None
 
 
 def full_shape(kind: onnx.TypeProto) -> tuple[int, ...] | None:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import TensorProto, external_data_helper, helper
+from onnx import TensorProto, external_data_helper, helper, shape_inference
 
 from onnxlr_passes.base import Change, PassResult
+from onnxlr_passes.extents import without_weights
 from onnxlr_passes.restore import name_after_readers, plain_value, restore
 from onnxlr_passes.scopes import scopes
 
@@ -81,19 +82,20 @@ class Simplify:
                 external_data_helper.load_external_data_for_model(loaded, str(self.folder))
             except (OSError, ValueError, onnx.checker.ValidationError) as error:
                 return _refused(model, f"its external data cannot be read ({error})")
-        answer = self._run(loaded)
+        typed = _with_typed_outputs(loaded)
+        answer = self._run(typed)
         if isinstance(answer, str):
             return _refused(model, answer)
-        problem = _signature_change(model.graph, answer.graph)
+        problem = _signature_change(typed.graph, answer.graph)
         if problem:
             return _refused(model, problem)
         name_after_readers(loaded, answer)
-        restored = restore(loaded, loaded, answer)
+        restored = restore(typed, typed, answer)
         try:
             onnx.checker.check_model(restored)
         except onnx.checker.ValidationError as error:
             return _refused(model, f"the result does not pass the checker of onnx ({_first_line(str(error))})")
-        if loaded is not model:
+        if typed is not model:
             restored = restore(model, loaded, answer)
         changes = tuple(_changes(model, restored))
         return PassResult(restored, changes) if changes else PassResult(model)
@@ -171,6 +173,24 @@ def _size(tensor: TensorProto) -> int:
     if tensor.data_type in {TensorProto.UNDEFINED, TensorProto.STRING}:
         return 0
     return int(math.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _with_typed_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give a copy with the types of outputs that declare none or no shape, as far as they can be inferred.
+
+    The checker that onnxsim and this pass call asks for them, ONNX Runtime does not. ``model`` itself when all do.
+    """
+    if all(output.type.tensor_type.HasField("shape") for output in model.graph.output):
+        return model
+    typed = onnx.ModelProto()
+    typed.CopyFrom(model)
+    try:
+        inferred = shape_inference.infer_shapes(without_weights(model, {}), data_prop=True)
+    except (shape_inference.InferenceError, ValueError):  # a graph it cannot walk: onnxsim will say so
+        return typed
+    for output, known in zip(typed.graph.output, inferred.graph.output, strict=True):
+        output.type.CopyFrom(known.type)
+    return typed
 
 
 def _signature_change(before: onnx.GraphProto, after: onnx.GraphProto) -> str:

@@ -9,16 +9,14 @@ import subprocess
 import tempfile
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import onnx
+import pytest
 from typer.testing import CliRunner
 
 from onnxlr.cli.main import app
 from tests.cli.small import COMMAND, QUICK, environment, files, network, onnxlr, refused, written
 from tests.hostile.test_model_files_in import unprivileged
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def run(folder: Path, *arguments: str) -> str:
@@ -72,6 +70,18 @@ def test_a_rank_is_taken_literally_and_says_where_it_does_not_pay(tmp_path: Path
     assert len(rows) == 3
     assert all(line.endswith("does not pay") for line in rows)
     assert "warning: 3 of 3 rewritten layers cost as many MACs as before, or more" in text
+
+
+@pytest.mark.parametrize("field", ["type", "shape"])
+def test_an_output_without_type_or_shape_is_proved_and_stays_without(field: str, tmp_path: Path) -> None:
+    model = network()
+    output = model.graph.output[0]
+    (output if field == "type" else output.type.tensor_type).ClearField(field)
+    written(model, tmp_path / "m.onnx")
+    text = run(tmp_path)
+    assert "graph check: outputs equal those of the contracted kernels" in text
+    assert "not simplified" not in text
+    assert onnx.load(tmp_path / "m.lr.onnx").graph.output[0] == output
 
 
 def test_include_and_exclude(tmp_path: Path) -> None:

@@ -127,6 +127,18 @@ def test_what_survives_keeps_every_field_and_the_numbers(opset: int, capfd: pyte
             np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("field", ["type", "shape"])
+def test_outputs_that_declare_less_than_the_checker_asks_for_stay_as_they_are(field: str) -> None:
+    model, whole = rich(), Simplify()(rich())
+    for output in model.graph.output:
+        message = output if field == "type" else output.type.tensor_type
+        message.ClearField(field)
+    result = Simplify()(model)
+    assert result.changes == whole.changes
+    assert list(result.model.graph.output) == list(model.graph.output)
+    assert result.model.graph.node == whole.model.graph.node
+
+
 HUGE = """
 <ir_version: 8, opset_import: ["" : 13, "acme" : 1]>
 main (float[n,4,8,8] x) => (float[n,4,512,512] y)
