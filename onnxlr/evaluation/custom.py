@@ -32,7 +32,7 @@ def load_function(text: str) -> Callable[[Any, Any], float]:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-    XX
+        found: Any = getattr(importlib.import_module(module), name, None)
     except (ImportError, SyntaxError) as error:
         raise UsageError(f"cannot import the metric {text}: {' '.join(str(error).split())}", _HINT) from error
     if not callable(found):
