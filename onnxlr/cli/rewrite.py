@@ -110,7 +110,7 @@ def command(
     """
     from onnxlr import api
     from onnxlr.cli.console import progress, show
-    from onnxlr.cli.outputs import check_outputs
+    from onnxlr.cli.outputs import check_data_output, check_outputs
     from onnxlr.model_io import write_text
     from onnxlr.report.summary_view import render_summary
 
@@ -120,6 +120,8 @@ def command(
         protect=[path for path in (model, plan) if path is not None],
         force=force,
     )
+    if not dry_run:
+        check_data_output(target, model, force=force)
     with progress() as tell:
         result = api.rewrite(
             model,

@@ -69,7 +69,7 @@ def save(
         When a file cannot be written; nothing is left behind then.
     """
     split = external or dense_size(proto, folder) > limit
-    data = out.parent / f"{out.name}.data"
+    data = data_file(out)
     inputs = [*protect, *external_files(proto, folder).values()]
     try:
         for target in (out, data) if split else (out,):
@@ -81,6 +81,11 @@ def save(
         raise output_exists(str(error.filename2 or error.filename)) from error
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def data_file(out: Path) -> Path:
+    """Name the second file of a model written to ``out``, for the weights that are kept beside it."""
+    return out.parent / f"{out.name}.data"
 
 
 def _save_whole(proto: onnx.ModelProto, out: Path, folder: Path | None, *, force: bool) -> int:

@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from onnxlr import api
 from tests.cli.small import QUICK, chaotic, files, kernel, network, onnxlr, refused, written
+from tests.hostile.models import write_external
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,23 @@ def test_2_for_an_output_that_exists_before_the_model_is_even_read(existing: str
     (tmp_path / existing).write_text("precious")
     options = ("--save-plan", "p.json", "--json", "r.json")
     refused(tmp_path, 2, f"{re.escape(existing)} exists; .*--force", "rewrite", "m.onnx", *options, process=True)
+
+
+def test_2_for_a_weights_file_that_exists_before_any_work_is_done(tmp_path: Path) -> None:
+    write_external(network(), tmp_path / "m.onnx")
+    (tmp_path / "m.lr.onnx.data").write_text("precious")
+    impossible = ("--keep-macs", "0.0001")
+    refused(tmp_path, 2, "m.lr.onnx.data exists; .*--force", "rewrite", "m.onnx", *QUICK, *impossible)
+    refused(tmp_path, 4, "keeps as little", "rewrite", "m.onnx", *QUICK, *impossible, "--dry-run")
+    done = onnxlr("rewrite", "m.onnx", *QUICK, "--no-validate", "--force", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    onnx.checker.check_model(tmp_path / "m.lr.onnx")
+
+
+def test_a_weights_file_that_will_not_be_written_is_no_matter(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.lr.onnx.data").write_text("precious")
+    assert onnxlr("rewrite", "m.onnx", *QUICK, "--no-validate", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "m.lr.onnx.data").read_text() == "precious"
 
 
 def test_force_overwrites(model: Path, tmp_path: Path) -> None:
