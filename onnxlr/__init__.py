@@ -2,6 +2,9 @@
 
 ``rewrite``, ``inspect``, ``bench`` and ``validate`` are the API; what they raise is in ``onnxlr.errors``. Nothing
 heavy is imported before one of them is used.
+
+ONNX Runtime's official builds report their use to Microsoft unless ``ORT_DISABLE_TELEMETRY=1`` is in the environment
+when it is loaded. The command line sets it; in Python the process is its caller's, and so is this choice.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ and memory of its import stay there.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -141,6 +142,7 @@ class Simplify:
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
+            env={"ORT_DISABLE_TELEMETRY": "1", **os.environ},  # it runs ONNX Runtime, which would report that
             timeout=self.time_limit_s,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -204,6 +205,19 @@ def test_a_model_that_onnxsim_cannot_take_comes_back_with_the_reason() -> None:
 
 def test_a_run_that_takes_too_long_is_stopped() -> None:
     assert refused(Simplify(time_limit_s=0.01), rich()) == "onnxsim took longer than 0.01 s"
+
+
+@pytest.mark.parametrize(("given", "seen"), [(None, "1"), ("0", "0")])
+def test_the_child_reports_nothing_unless_the_caller_says_so(
+    given: str | None, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("ORT_DISABLE_TELEMETRY", given)
+    worker = "import os, sys; sys.exit('telemetry ' + os.environ['ORT_DISABLE_TELEMETRY'])"
+    monkeypatch.setattr("onnxlr_passes.simplify._WORKER", worker)
+    assert f"telemetry {seen}" in refused(Simplify(), rich())
+    assert os.environ.get("ORT_DISABLE_TELEMETRY") == given
 
 
 def test_a_model_with_training_information_is_not_touched() -> None:
