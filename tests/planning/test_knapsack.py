@@ -62,3 +62,25 @@ def test_pareto_keeps_what_nothing_beats(of: list[tuple[float, float]]) -> None:
         else:
             assert beaten or any(of[other] == (cost, loss) for other in kept)
     assert [of[i][0] for i in kept] == sorted(of[i][0] for i in kept)
+
+
+pair = st.tuples(number, number, number)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(
+    layers=st.lists(st.lists(pair, min_size=1, max_size=4), min_size=1, max_size=3),
+    budgets=st.tuples(st.integers(0, 60).map(float), st.integers(0, 60).map(float)),
+)
+def test_two_budgets_hold_at_once(layers: list[list[tuple[float, float, float]]], budgets: tuple[float, float]) -> None:
+    first, second, losses = ([[entry[i] for entry in of] for of in layers] for i in range(3))
+    within = [
+        sum(entry[2] for entry in picks)
+        for picks in product(*layers)
+        if all(sum(entry[i] for entry in picks) <= budgets[i] for i in range(2))
+    ]
+    picks = knapsack(first, losses, budgets[0], [(second, budgets[1])])
+    if picks is None:
+        assert not within
+        return
+    assert sum(of[pick] for of, pick in zip(losses, picks, strict=True)) == min(within)
