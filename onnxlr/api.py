@@ -278,7 +278,9 @@ def validate(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Verdict:
-    """Compare two models on the same feeds: ``samples`` seeded random ones, or those of an .npz file.
+    """Compare two models on the same feeds: ``samples`` seeded random ones, or samples of ``data``.
+
+    ``data`` is an .npz file with an array per input, an .npy file, or a folder of those or of images.
 
     The new model passes when every output has a cosine of at least ``min_cosine`` with the reference's and, where
     ``max_error`` is given, a relative L2 error of at most that.
@@ -293,7 +295,7 @@ def validate(
     feeds = (
         seeded_feeds(old.proto, target, seed=seed, count=samples)
         if data is None
-        else feeds_from_data(Path(data), graph_inputs(old.proto), DataOptions(samples, seed))
+        else feeds_from_data(Path(data), graph_inputs(old.proto), shapes or {}, DataOptions(samples, seed))
     )
     limits = Limits(min_cosine, max_error)
     return _validate(old, now, target, feeds, limits=limits, progress=lambda share: progress("compare", share))

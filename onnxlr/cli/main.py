@@ -11,27 +11,31 @@ import typer
 from onnxlr.cli import bench, inspect, rewrite, validate
 from onnxlr.cli.guard import guard
 
-_EPILOG = (
-    "Exit codes: 0 done; 2 usage; 3 the model cannot be read or used; 4 the asked budget cannot be met (nothing "
-    "written); 5 the rewritten model failed validation (nothing written); 130 interrupted (no partial file)."
+_DONE = "Exit codes: 0 done; 2 usage; 3 a model or its data cannot be read or used;"
+_INTERRUPTED = "130 interrupted (no partial file)."
+_REWRITE = (
+    f"{_DONE} 4 the asked budget cannot be met (nothing written); 5 the rewritten model failed validation (nothing "
+    f"written); {_INTERRUPTED}"
 )
+_VALIDATE = f"{_DONE} 5 NEW failed; {_INTERRUPTED}"
+_READ_ONLY = f"{_DONE} {_INTERRUPTED}"
 
 app = typer.Typer(
     name="onnxlr",
     help="Make trained ONNX models faster: low-rank chains of plain convolutions, with measured proof.",
-    epilog=_EPILOG,
+    epilog=_REWRITE,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("rewrite", short_help="Make a model faster, and prove it.", epilog=_EPILOG)(guard(rewrite.command))
-app.command("inspect", short_help="List what a model is made of and what could be saved.", epilog=_EPILOG)(
+app.command("rewrite", short_help="Make a model faster, and prove it.", epilog=_REWRITE)(guard(rewrite.command))
+app.command("inspect", short_help="List what a model is made of and what could be saved.", epilog=_READ_ONLY)(
     guard(inspect.command)
 )
-app.command("bench", short_help="Time models against each other.", epilog=_EPILOG)(guard(bench.command))
-app.command("validate", short_help="Compare two models on the same inputs.", epilog=_EPILOG)(guard(validate.command))
+app.command("bench", short_help="Time models against each other.", epilog=_READ_ONLY)(guard(bench.command))
+app.command("validate", short_help="Compare two models on the same inputs.", epilog=_VALIDATE)(guard(validate.command))
 
 
 def _version(value: bool) -> None:

@@ -33,12 +33,18 @@ Shapes = Annotated[
 ProviderOption = Annotated[
     Provider, typer.Option("--provider", help="ONNX Runtime execution provider to run and measure on.")
 ]
-Threads = Annotated[int, typer.Option("--threads", help="Threads within an operator; 0 is every physical core.", min=0)]
+Threads = Annotated[
+    int,
+    typer.Option("--threads", help="Threads within an operator; 0 is every physical core this process may use.", min=0),
+]
 JsonFile = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--json", metavar="FILE", help="Write the whole report as JSON to FILE.", show_default=False),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.", min=0)]
+DrawSeed = Annotated[
+    int, typer.Option("--seed", help="Seed of the random inputs, and of which samples --samples takes.", min=0)
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output files.")]
 
 

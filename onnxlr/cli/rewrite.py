@@ -8,12 +8,12 @@ from typing import Annotated, Optional
 import typer
 
 from onnxlr.cli.options import (
+    DrawSeed,
     Force,
     JsonFile,
     ModelPath,
     Provider,
     ProviderOption,
-    Seed,
     Shapes,
     Threads,
     parse_shapes,
@@ -60,11 +60,13 @@ def command(
     ] = None,
     include: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'."),
+        typer.Option(
+            "--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'; may be repeated."
+        ),
     ] = None,
     exclude: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches."),
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches; may be repeated."),
     ] = None,
     data: Annotated[
         Optional[Path],  # noqa: UP045
@@ -102,7 +104,7 @@ def command(
             "--no-validate", help="Write without running the models: for types or operators the target lacks."
         ),
     ] = False,
-    seed: Seed = 0,
+    seed: DrawSeed = 0,
 ) -> None:
     """Replace convolutions and large linear layers by low-rank chains, and show what that gained and cost.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from onnxlr.cli.options import Provider, ProviderOption, Seed, Shapes, Threads, parse_shapes
+from onnxlr.cli.options import DrawSeed, Provider, ProviderOption, Shapes, Threads, parse_shapes
 
 
 def command(
@@ -17,25 +17,28 @@ def command(
         Optional[Path],  # noqa: UP045 - typer reads the annotations at run time
         typer.Option(
             "--data",
-            metavar="FILE",
-            help="Inputs to compare on, .npz with an array per input; random ones from --seed otherwise.",
+            metavar="PATH",
+            help="Inputs to compare on: .npz with an array per input, .npy, or a folder of those or of images; random "
+            "ones from --seed otherwise.",
             show_default=False,
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", help="Random inputs to compare on, or samples of --data.", min=1)
+        int, typer.Option("--samples", help="How many random inputs, or samples of --data, to compare on.", min=1)
     ] = 16,
     min_cosine: Annotated[
         float, typer.Option("--min-cosine", help="Least cosine with the reference, of every output.", min=-1, max=1)
     ] = 0.9,
     max_error: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option("--max-error", help="Largest relative L2 error of an output.", show_default=False),
+        typer.Option(
+            "--max-error", help="Largest relative L2 error of an output; no limit by default.", show_default=False
+        ),
     ] = None,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
     threads: Threads = 0,
-    seed: Seed = 0,
+    seed: DrawSeed = 0,
 ) -> int:
     """Run both models on the same inputs and compare every output; exit code 5 when NEW fails."""
     from onnxlr import api

@@ -67,7 +67,7 @@ class TestSeeded:
 class TestData:
     def feeds(self, tmp_path, samples=None, **arrays):
         np.savez(tmp_path / "data.npz", **arrays)
-        return feeds_from_data(tmp_path / "data.npz", graph_inputs(IMAGES), DataOptions(samples))
+        return feeds_from_data(tmp_path / "data.npz", graph_inputs(IMAGES), {}, DataOptions(samples))
 
     def test_free_batch_is_cut_into_feeds_that_hold_every_sample(self, tmp_path):
         data = np.arange(37, dtype=np.float32)[:, None, None, None] * np.ones((1, 3, 8, 8), np.float32)
@@ -75,6 +75,21 @@ class TestData:
         np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds]), data)
         assert [len(feed["x"]) for feed in feeds] == [16, 16, 5]
         assert [len(feed["x"]) for feed in self.feeds(tmp_path, samples=20, x=data)] == [16, 4]
+
+    def test_an_npy_file_and_a_folder_of_them(self, tmp_path):
+        data = np.random.default_rng(0).random((5, 3, 8, 8), np.float32)
+        np.save(tmp_path / "a.npy", data[:2])
+        np.save(tmp_path / "b.npy", data[2:])
+        for path, expected in ((tmp_path / "a.npy", data[:2]), (tmp_path, data)):
+            feeds = feeds_from_data(path, graph_inputs(IMAGES), {}, DataOptions())
+            np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in feeds]), expected)
+
+    def test_data_of_another_shape_than_the_one_asked_for_are_refused(self, tmp_path):
+        free = graph_inputs(model_of(("x", TensorProto.FLOAT, ["n", 3, "h", "w"])))
+        np.save(tmp_path / "a.npy", np.zeros((2, 3, 8, 8), np.float32))
+        assert len(feeds_from_data(tmp_path, free, {"x": (1, 3, 8, 8)}, DataOptions())) == 1
+        with pytest.raises(ModelError, match="3x8x8"):
+            feeds_from_data(tmp_path, free, {"x": (1, 3, 16, 16)}, DataOptions())
 
     def test_other_shapes_are_refused(self, tmp_path):
         with pytest.raises(ModelError, match="does not fit the model's input 'x'"):
