@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
 _CHUNK = 4096
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,18 +56,25 @@ class Moments:
 
     @property
     def covariance(self) -> Array:
-        """Covariance, (g, d, d)."""
-        mean = self.mean
-        covariance: Array = self.outer / max(self.count, 1) - mean[:, :, None] * mean[:, None, :]
+        """Covariance, (g, d, d); what a constant column leaves of rounding is taken out."""
+        mean, second = self.mean, self.outer / max(self.count, 1)
+        covariance: Array = second - mean[:, :, None] * mean[:, None, :]
+        constant = np.einsum("gii->gi", covariance) <= _ROUNDING * np.einsum("gii->gi", second)
+        covariance[constant[:, :, None] | constant[:, None, :]] = 0.0
         return covariance
 
 
 def lifted(covariance: Array, ridge: float) -> Array:
     """Return ``covariance`` (g, d, d) with ``ridge`` times its mean variance added on the diagonal.
 
-    The ridge stands for what a finite sample has not shown.
+    The ridge stands for what a finite sample has not shown. A group that never varied takes that of the others, and
+    the identity where none did: its weights are all there is to go by.
     """
     d = covariance.shape[-1]
     variance = np.trace(covariance, axis1=1, axis2=2) / d
-    raised: Array = covariance + ridge * variance[:, None, None] * np.eye(d)
+    level = float(variance.mean())
+    if level <= 0.0:
+        return np.broadcast_to(np.eye(d), covariance.shape).copy()
+    added = ridge * np.where(variance > 0.0, variance, level)
+    raised: Array = covariance + added[:, None, None] * np.eye(d)
     return raised

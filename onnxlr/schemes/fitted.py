@@ -66,8 +66,30 @@ def fitted_solver(scheme: Scheme, observed: Observed) -> Solver:
     if isinstance(scheme, Basis):
         return FittedBasis(scheme, observed)
     if isinstance(scheme, Projection | Separable | Tucker2Scheme | Asym3d):
-        return FittedLift(scheme, observed)
-    return Regressed(scheme, observed)
+        return BetterOfTwo(FittedLift(scheme, observed), scheme, observed)
+    return BetterOfTwo(Regressed(scheme, observed), scheme, observed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BetterOfTwo:
+    """An iterative fit may end in a worse optimum than the weights-only form: whichever loses less is kept.
+
+    ``error`` is the fit's, which bounds that of both together.
+    """
+
+    fit: Solver
+    scheme: Scheme
+    observed: Observed
+
+    def error(self, ranks: Ranks) -> float:
+        """Return the error to expect of the fit."""
+        return self.fit.error(ranks)
+
+    def chain(self, ranks: Ranks) -> Chain:
+        """Return the chain at ``ranks`` that loses less on the data."""
+        fitted = self.fit.chain(ranks)
+        blind = self.scheme.solver(self.observed.layer).chain(ranks)
+        return blind if self.observed.error(blind) < self.observed.error(fitted) else fitted
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import solve_triangular
 
 from onnxlr.schemes.base import leading
-from onnxlr.schemes.metric import FLOOR, root, solve_right
+from onnxlr.schemes.metric import factor, root, solve_right
 
 if TYPE_CHECKING:
     from onnxlr.schemes.base import Array
@@ -105,9 +105,7 @@ def make_lift(kernel: Array, covariance: Array, most: int) -> Lift:
     lifted = np.tensordot(starts, covariance, (1, 0))
     moment = np.tensordot(lifted, starts, (2, 1)).transpose(0, 1, 3, 2).reshape(k * b, k * b)
     right = np.tensordot(starts, cross, (1, 1)).transpose(0, 2, 1).reshape(k * b, t)
-    ridge = FLOOR * float(np.trace(moment)) / (k * b) or 1.0
-    factor = cholesky(moment + ridge * np.eye(k * b), lower=True, check_finite=False)
-    explained = solve_triangular(factor, right, lower=True, check_finite=False)
+    explained = solve_triangular(factor(moment), right, lower=True, check_finite=False)
     return Lift(kernel, covariance, cross, total, starts, explained)
 
 

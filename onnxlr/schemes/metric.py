@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_solve, cholesky
 
 if TYPE_CHECKING:
     from onnxlr.schemes.base import Array
@@ -38,21 +38,42 @@ class Metric:
         return moved.reshape(-1)
 
 
+def factor(moment: Array) -> Array:
+    """Return the lower Cholesky factor of a positive semidefinite matrix, with the floor on its diagonal.
+
+    Rounding may leave such a matrix with negative eigenvalues above the floor, where next to nothing was seen: the
+    diagonal is then raised until it factors.
+    """
+    n = moment.shape[0]
+    energy = float(np.trace(moment)) / n
+    ridge = FLOOR * energy if energy > 0.0 else 1.0
+    while True:
+        try:
+            lower: Array = cholesky(moment + ridge * np.eye(n), lower=True, check_finite=False)
+        except LinAlgError:
+            if not np.isfinite(moment).all():
+                raise
+            ridge *= 100.0
+        else:
+            return lower
+
+
 def solve_right(moment: Array, cross: Array) -> Array:
     """Return X with X A = B for a symmetric positive semidefinite ``moment`` A (n, n) and ``cross`` B (m, n)."""
-    n = moment.shape[0]
-    lift = FLOOR * float(np.trace(moment)) / n
-    factor = cho_factor(moment + (lift or 1.0) * np.eye(n), lower=True, check_finite=False)
-    solution: Array = cho_solve(factor, cross.T, check_finite=False).T
+    solution: Array = cho_solve((factor(moment), True), cross.T, check_finite=False).T
     return solution
 
 
 def root(moment: Array) -> tuple[Array, Array]:
-    """Return the symmetric square root of a positive semidefinite matrix and its inverse, its null space left alone.
+    """Return the symmetric square root of a positive semidefinite matrix, and the inverse of it where it has one.
 
-    Directions below the floor are treated as if they had the floor's energy.
+    Directions below the floor are not in the data. The inverse takes them as if they had the mean energy: the floor's
+    would blow up whatever rounding leaves there.
     """
     values, vectors = np.linalg.eigh(moment)
     top = float(values[-1])
-    scale = np.sqrt(np.maximum(values, FLOOR * top if top > 0.0 else 1.0))
-    return (vectors * scale) @ vectors.T, (vectors / scale) @ vectors.T
+    if top <= 0.0:
+        return np.eye(len(values)), np.eye(len(values))
+    scale = np.sqrt(np.maximum(values, FLOOR * top))
+    back = np.where(values > FLOOR * top, scale, np.sqrt(np.mean(scale**2)))
+    return (vectors * scale) @ vectors.T, (vectors / back) @ vectors.T
