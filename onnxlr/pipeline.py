@@ -224,6 +224,11 @@ def _why(workload: Workload, schemes: Sequence[Scheme], request: Request) -> str
     known = list(dict.fromkeys(refusal for refusal in refusals if refusal is not None))
     if None not in refusals:
         return "no scheme applies: " + "; ".join(known)
+    block = channel_block(request.target.provider)
+    able = [scheme for scheme, refusal in zip(schemes, refusals, strict=True) if refusal is None]
+    templates = (one.template(workload.shape, r) for one in able for r in one.candidates(workload.shape, block))
+    if all(workload.extent.macs(template) >= workload.macs for template in templates):
+        return "every chain costs as much"
     if isinstance(request.budget, KeepMacs):
         return "the budget is better met elsewhere"
     return "no chain that keeps this much is cheaper"

@@ -114,7 +114,9 @@ def prove(
     before, after = time_interleaved(
         (bind(reference, feeds[0]), bind(new, feeds[0])), TimingOptions(), lambda share: progress(0.4 + 0.6 * share)
     )
-    compared_on = f"{sum(len(next(iter(f.values()))) for f in held)} samples held out" if held else "random input"
+    compared_on = f"{sum(len(next(iter(f.values()))) for f in held)} samples held out"
+    if not held:
+        compared_on = f"{len(feeds)} random inputs"
     return Proof(surgery, outputs, before, after, speedup(before, after), incomparable, compared_on)
 
 

@@ -22,6 +22,6 @@ def notes_on(changes: Sequence[ChangeRow]) -> tuple[str, ...]:
         kinds = Counter(_NAME.sub("", change.what) for change in changes if change.made_by == made_by)
         named = [f"{what} ({number})" if number > 1 else what for what, number in kinds.most_common(_MOST)]
         others = sum(kinds.values()) - sum(number for _, number in kinds.most_common(_MOST))
-        named += [f"{others} other changes (all in --json)"] if others else []
+        named += [f"{others} other change{'s' if others > 1 else ''} (all in --json)"] if others else []
         lines.append(f"{made_by}: {', '.join(named)}")
     return tuple(lines)

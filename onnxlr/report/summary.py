@@ -84,7 +84,7 @@ class Measured:
     latency_after: Timing
     speedup: Speedup
     incomparable: str | None = None
-    compared_on: str = "random input"
+    compared_on: str = "random inputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _output_warnings(measured: Measured) -> list[str]:
     if not far:
         return []
     how = f"cosine {far[0].cosine:.2f} in {far[0].name!r}"
-    return [f"outputs on random input are far from the original's ({how}): expect a loss of accuracy"]
+    return [f"outputs on {measured.compared_on} are far from the original's ({how}): expect a loss of accuracy"]
 
 
 def _timing_warnings(measured: Measured, kept: float) -> list[str]:

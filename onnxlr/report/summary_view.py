@@ -39,24 +39,14 @@ def render_summary(summary: Summary) -> RenderableType:
 
 def differences(head: str, outputs: Sequence[OutputDifference]) -> Table:
     """Return a table of how far each output is off."""
-    columns = (
-        Column(head, shrinks=True),
-        Column("relative L2", right=True),
-        Column("cosine", right=True),
-        Column("max abs", right=True),
-        Column("same top-1", right=True),
-    )
-    rows = tuple(
-        (
-            Cell(output.name),
-            Cell(f"{output.relative_l2:.3g}"),
-            Cell(f"{output.cosine:.4f}"),
-            Cell(f"{output.max_abs:.3g}"),
-            Cell("" if output.top1 is None else f"{output.top1:.0%}"),
-        )
-        for output in outputs
-    )
-    return Table(columns, rows)
+    scores = any(output.top1 is not None for output in outputs)
+    heads = ("relative L2", "cosine", "max abs", *(["same top-1"] if scores else []))
+    rows = []
+    for output in outputs:
+        texts = [output.name, f"{output.relative_l2:.3g}", f"{output.cosine:.4f}", f"{output.max_abs:.3g}"]
+        texts += ["" if output.top1 is None else f"{output.top1:.0%}"] if scores else []
+        rows.append(tuple(Cell(text) for text in texts))
+    return Table((Column(head, shrinks=True), *(Column(text, right=True) for text in heads)), tuple(rows))
 
 
 def _layers(rows: Sequence[LayerRow]) -> RenderableType:

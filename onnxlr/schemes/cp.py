@@ -38,7 +38,7 @@ class Cp3:
         """Refuse pointwise layers (``basis`` is the same factorization) and depthwise ones."""
         if shape.taps == 1:
             return "pointwise: basis is the same factorization with two stages less"
-        return "depthwise: one input channel per group" if shape.S == 1 else None
+        return "one input channel per group" if shape.S == 1 else None
 
     def full_rank(self, shape: LayerShape) -> Ranks:
         """Return (R,), the least of T S, T taps and S taps."""
@@ -79,7 +79,7 @@ class Cp4:
             return "pointwise: basis is the same factorization with two stages less"
         if len(_split(shape.geometry)) < 2:
             return "the kernel has one axis: cp3 is the same factorization"
-        return "depthwise: one input channel per group" if shape.S == 1 else None
+        return "one input channel per group" if shape.S == 1 else None
 
     def full_rank(self, shape: LayerShape) -> Ranks:
         """Return (R,), the least product of the sizes of all modes (T, S and each axis) but one."""

@@ -10,8 +10,10 @@ import tempfile
 from contextlib import chdir
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 from typer.testing import CliRunner
 
 from onnxlr.cli.main import app
@@ -82,6 +84,18 @@ def test_an_output_without_type_or_shape_is_proved_and_stays_without(field: str,
     assert "graph check: outputs equal those of the contracted kernels" in text
     assert "not simplified" not in text
     assert onnx.load(tmp_path / "m.lr.onnx").graph.output[0] == output
+
+
+def test_a_layer_without_a_cheaper_chain_is_told_from_one_the_budget_leaves(tmp_path: Path) -> None:
+    model = network()
+    model.graph.node.add(op_type="Conv", name="tiny", input=["y", "w"], output=["z"])
+    model.graph.node[-1].attribute.add(name="group", type=onnx.AttributeProto.INT, i=16)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((32, 2, 1, 1), np.float32), "w"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [1, 32, 16, 16]))
+    written(model, tmp_path / "m.onnx")
+    text = run(tmp_path, "--keep-macs", "0.9", "--dry-run")
+    assert "1 left as they are (every chain costs as much): tiny" in text
+    assert "(the budget is better met elsewhere): /body/conv" in text
 
 
 def test_include_and_exclude(tmp_path: Path) -> None:

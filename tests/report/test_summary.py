@@ -53,6 +53,10 @@ WARNINGS = {
         replace(SUMMARY, measured=replace(MEASURED, outputs=(replace(OUTPUT, cosine=0.2),))),
         "cosine 0.20 in 'y'.*accuracy",
     ),
+    "far on data": (
+        replace(SUMMARY, measured=replace(MEASURED, outputs=(replace(OUTPUT, cosine=0.2),), compared_on="9 samples")),
+        "outputs on 9 samples are far",
+    ),
     "not comparable": (
         replace(SUMMARY, measured=replace(MEASURED, outputs=(), incomparable="why")),
         "not compared.*why",
@@ -87,6 +91,13 @@ def test_rows_do_not_wrap(width: int) -> None:
     assert all(len(row) <= width and "separable-vh" in row and "0.100" in row for row in rows)
 
 
+@pytest.mark.parametrize(("top1", "there"), [(0.5, True), (None, False)])
+def test_only_scores_have_a_column_of_agreement(top1: float | None, there: bool) -> None:
+    text = shown(replace(SUMMARY, measured=replace(MEASURED, outputs=(replace(OUTPUT, top1=top1),))))
+    assert ("same top-1" in text) is there
+    assert (" 50%\n" in text) is there
+
+
 def test_many_layers_share_rows() -> None:
     rows = tuple(replace(ROW, node=f"n{index}", error=index / 1000) for index in range(MOST_LAYERS + 1))
     text = shown(replace(SUMMARY, layers=rows))
@@ -99,3 +110,4 @@ def test_notes_are_a_line_a_pass() -> None:
     changes = [ChangeRow("fold", f"n{index}", f"Pad 'p{index}' folded") for index in range(9)]
     changes += [ChangeRow("other", "", kind) for kind in "aabcdef"]
     assert notes_on(changes) == ("fold: Pad folded (9)", "other: a (2), b, c, d, 2 other changes (all in --json)")
+    assert notes_on(changes[9:-1])[0].endswith("1 other change (all in --json)")
