@@ -84,7 +84,7 @@ def factorize(
         count += len(group)
         progress(count / total)
 
-    every = side_by_side(factorize_group, list(groups.values()), tell)
+    every = side_by_side(factorize_group, list(groups.values()), lambda group: group[0].site.parameters, tell)
     found = {one.choice.site: one for made in every for one in made}
     return tuple(found[workload.site.key] for workload in workloads if workload.site.key in found)
 

@@ -16,6 +16,7 @@ import numpy as np
 from onnxlr.calibration.observe import Place, Seen, answers_of, moments_of, rows_of
 from onnxlr.calibration.statistics import lifted
 from onnxlr.calibration.walker import Walker
+from onnxlr.parallel import blas_for
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import Observed, fitted_solver
 from onnxlr.schemes.metric import Metric, solve_right
@@ -87,7 +88,8 @@ def refit(
         walker.advance(names)
         rows = np.concatenate([rows_of(place, walker.known[place.value][i], w) for i, w in enumerate(where)], axis=1)
         wanted = _targets(walker, place, where, seen[key], corrected=corrected)
-        found[key] = _fit(place, rows, wanted, choice, options)
+        with blas_for(rows.shape[2]):
+            found[key] = _fit(place, rows, wanted, choice, options)
         walker.replace(key, found[key].chain)
         progress(done / len(looks))
     return found

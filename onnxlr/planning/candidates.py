@@ -91,9 +91,12 @@ def enumerate_choices(
         share += sum(workloads[index].site.parameters for index in indices) / total
         progress(share)
 
+    def size(indices: list[int]) -> int:
+        return workloads[indices[0]].site.parameters
+
     every = list(groups.values())
     found: dict[int, Choices] = {}
-    for indices, made in zip(every, side_by_side(choices_of, every, tell), strict=True):
+    for indices, made in zip(every, side_by_side(choices_of, every, size, tell), strict=True):
         found.update(zip(indices, made, strict=True))
     return tuple(found[index] for index in range(len(workloads)))
 

@@ -189,5 +189,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.2 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
+    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
