@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tensorly import backend_context  # pyright: ignore[reportAttributeAccessIssue]
+from tensorly.tenalg import multi_mode_dot  # pyright: ignore[reportAttributeAccessIssue]
 
 from onnxlr.schemes.base import leading
 
@@ -45,7 +47,7 @@ class Hosvd:
 def hosvd(tensor: Array, out: Array, into: Array) -> Hosvd:
     """Rotate a batch (g, T, M, N) by the singular vectors ``out`` (g, T, T) and ``into`` (g, M, M) of its modes."""
     g, t, m, _ = tensor.shape
-    core = _into(_out(tensor, out), into)
+    core = _project(tensor, out=out, into=into)
     kept = np.zeros((g, t + 1, m + 1))
     kept[:, 1:, 1:] = np.square(core).sum(axis=3).cumsum(axis=1).cumsum(axis=2)
     return Hosvd(tensor, out, into, kept)
@@ -63,13 +65,13 @@ def hooi(start: Hosvd, a: int, b: int, sweeps: int = 12, tolerance: float = 1e-3
     total = float(start.kept[:, -1, -1].sum())
     before = float(start.kept[:, a, b].sum())
     for _ in range(sweeps if (a, b) != (t, m) else 0):
-        out, _ = _subspace(_into(tensor, into).reshape(g, t, -1), a)
-        narrow = np.ascontiguousarray(_out(tensor, out).transpose(0, 2, 1, 3)).reshape(g, m, a * n)
+        out, _ = _subspace(_project(tensor, into=into).reshape(g, t, -1), a)
+        narrow = np.ascontiguousarray(_project(tensor, out=out).transpose(0, 2, 1, 3)).reshape(g, m, a * n)
         into, kept = _subspace(narrow, b)
         if kept - before <= tolerance * (total - before):
             break
         before = kept
-    return Tucker2(out, _into(_out(tensor, out), into), into)
+    return Tucker2(out, _project(tensor, out=out, into=into), into)
 
 
 def _subspace(matrices: Array, rank: int) -> tuple[Array, float]:
@@ -83,15 +85,9 @@ def _subspace(matrices: Array, rank: int) -> tuple[Array, float]:
     return vectors, float(energy[:, :rank].sum())
 
 
-def _out(tensor: Array, basis: Array) -> Array:
-    """Project the first mode: (g,T,M,N) -> (g,a,M,N)."""
-    g, t, m, n = tensor.shape
-    return (basis.transpose(0, 2, 1) @ tensor.reshape(g, t, m * n)).reshape(g, -1, m, n)
-
-
-def _into(tensor: Array, basis: Array) -> Array:
-    """Project the second mode: (g,T,M,N) -> (g,T,b,N), as one product per group."""
-    g, t, m, n = tensor.shape
-    rows = np.ascontiguousarray(tensor.transpose(0, 2, 1, 3)).reshape(g, m, t * n)
-    slim = (basis.transpose(0, 2, 1) @ rows).reshape(g, -1, t, n)
-    return np.ascontiguousarray(slim.transpose(0, 2, 1, 3))
+def _project(tensor: Array, *, out: Array | None = None, into: Array | None = None) -> Array:
+    """Project the modes of a batch (g,T,M,N) on the bases ``out`` (g,T,a) and ``into`` (g,M,b): (g,a,b,N)."""
+    modes, bases = zip(*((mode, basis) for mode, basis in enumerate((out, into)) if basis is not None), strict=True)
+    with backend_context("numpy", local_threadsafe=True):  # whatever the program around us computes with
+        cores = [multi_mode_dot(x, own, modes, transpose=True) for x, *own in zip(tensor, *bases, strict=True)]
+    return np.stack(cores)
