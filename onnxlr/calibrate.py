@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from onnxlr.calibration.observe import Place, Seen, observe, places, positions_of
-from onnxlr.calibration.statistics import lifted
+from onnxlr.calibration.observe import Place, Seen, looks_at, observe, places
+from onnxlr.calibration.store import Batches, Store
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.factorize import Factorized, check_choice, factorize
 from onnxlr.planning.candidates import read_layer
 from onnxlr.refit import RefitOptions, refit
 from onnxlr.schemes.base import relative_error
-from onnxlr.schemes.metric import Metric
 from onnxlr_passes.base import PassError
 from onnxlr_passes.decompose import Decompose
 
@@ -24,12 +21,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxlr.calibration import Source
+    from onnxlr.calibration.memory import Memory
+    from onnxlr.calibration.positions import Look
     from onnxlr.planning.plan import Choice
     from onnxlr.prepare import Prepared
+    from onnxlr.schemes.metric import Metric
     from onnxlr.target import Feeds, Target
     from onnxlr_passes.chain import Chain
-
-    Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 BATCH = 32
 HELD_OUT = 8
@@ -40,31 +38,43 @@ HELD_OUT = 8
 class Calibration:
     """What the original network did on the data.
 
-    ``looks`` pairs every layer of the main graph with the positions looked at, per batch of ``batches``; ``seen`` has
+    ``looks`` pairs every layer of the main graph with what is looked at, per batch of ``batches``; ``seen`` has
     what it saw and answered there, by site key. ``held`` are batches nothing is fitted to.
     """
 
-    batches: tuple[Feeds, ...]
-    held: tuple[Feeds, ...]
-    looks: tuple[tuple[Place, tuple[Ints, ...]], ...]
+    batches: Sequence[Feeds]
+    held: Sequence[Feeds]
+    looks: tuple[tuple[Place, tuple[Look, ...]], ...]
     seen: dict[str, Seen]
+    memory: Memory
 
     @property
     def samples(self) -> int:
         """Samples that factors are fitted to."""
         return sum(len(next(iter(feeds.values()))) for feeds in self.batches)
 
-    def metrics(self) -> dict[str, Metric]:
-        """Return the metric of every layer, by site key."""
-        return {
-            key: Metric(lifted(seen.moments.covariance, ridge(seen)), seen.moments.mean)
-            for key, seen in self.seen.items()
-        }
+    def metrics(self) -> Mapping[str, Metric]:
+        """Return the metric of every layer, by site key; each is made when it is asked for."""
+        return _Metrics(self.seen)
 
 
-def ridge(seen: Seen) -> float:
-    """Return how much of the mean variance is added to a covariance: more where few rows show many directions."""
-    return 1e-3 + 1e-2 * float(seen.moments.total.shape[1]) / max(seen.moments.count, 1)
+@dataclass(frozen=True, slots=True)
+class _Metrics(Mapping[str, "Metric"]):
+    """Metrics that are not all in memory at the same time."""
+
+    seen: dict[str, Seen]
+
+    def __getitem__(self, key: str) -> Metric:
+        return self.seen[key].metric()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.seen
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.seen)
+
+    def __len__(self) -> int:
+        return len(self.seen)
 
 
 def calibrate(
@@ -84,26 +94,18 @@ def calibrate(
     ModelError
         When the data do not fit the model, or it does not run.
     """
-    every = tuple(source.batches(BATCH))
-    held = every[HELD_OUT - 1 :: HELD_OUT]
-    batches = tuple(feeds for i, feeds in enumerate(every) if i % HELD_OUT != HELD_OUT - 1)
+    every = Batches.of(source.batches(BATCH), Store(source.memory.samples))
+    held = every.only([i for i in range(len(every)) if i % HELD_OUT == HELD_OUT - 1])
+    batches = every.only([i for i in range(len(every)) if i % HELD_OUT != HELD_OUT - 1])
     if not batches:
         raise UsageError("the calibration data have no samples", "give at least one")
     counts = [len(next(iter(feeds.values()))) for feeds in batches]
-    starts = [0, *np.cumsum(counts).tolist()]
-    extents = {workload.site.key: workload.extent for workload in prepared.workloads}
     looks = tuple(
-        (
-            place,
-            tuple(
-                positions_of(place, extents[place.site.key], first, last - first, starts[-1], seed)
-                for first, last in pairwise(starts)
-            ),
-        )
+        (place, looks_at(place, counts, source.memory, seed))
         for place in places(prepared.proto, [workload.site for workload in prepared.workloads])
     )
-    seen = observe(prepared.proto, folder, target, batches, looks, progress)
-    return Calibration(batches, held, looks, seen)
+    seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
+    return Calibration(batches, held, looks, seen, source.memory)
 
 
 def fit_to_data(
@@ -141,7 +143,7 @@ def fit_to_data(
             calibration.looks,
             calibration.seen,
             wanted,
-            RefitOptions(),
+            RefitOptions(memory=calibration.memory),
             progress,
         )
     except PassError as fault:

@@ -8,18 +8,20 @@ costs nothing and takes up what the layers before have lost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlr.calibration.observe import Place, Seen, answers_of, moments_of, rows_of
+from onnxlr.calibration.memory import Memory
+from onnxlr.calibration.observe import Place, Seen, answers_of, gather, moments_of, wide_layer
 from onnxlr.calibration.statistics import lifted
 from onnxlr.calibration.walker import Walker
+from onnxlr.calibration.wide import fit_wide
 from onnxlr.parallel import blas_for
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import Observed, fitted_solver
-from onnxlr.schemes.metric import Metric, solve_right
+from onnxlr.schemes.metric import Covariance, solve_right
 from onnxlr.schemes.registry import by_name
 from onnxlr_passes.chain import Chain, Stage
 
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from onnxlr.calibration.positions import Look
     from onnxlr.planning.plan import Choice
     from onnxlr.target import Feeds, Target
 
     Array = np.ndarray[Any, np.dtype[Any]]
-    Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class RefitOptions:
     pull: float = 3e-3
     ridge: float = 1e-3
     dense_too: bool = True
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,14 +67,14 @@ def refit(
     folder: Path | None,
     target: Target,
     batches: Sequence[Feeds],
-    looks: Sequence[tuple[Place, tuple[Ints, ...]]],
+    looks: Sequence[tuple[Place, tuple[Look, ...]]],
     seen: Mapping[str, Seen],
     choices: Mapping[str, Choice],
     options: RefitOptions,
     progress: Callable[[float], None],
 ) -> dict[str, Refitted]:
     """Fit every layer of ``looks``, in order; returns the chains by site key, dense ones as chains of one stage."""
-    walker = Walker(model, folder, target, batches)
+    walker = Walker(model, folder, target, batches, options.memory)
     found: dict[str, Refitted] = {}
     for done, (place, where) in enumerate(looks, start=1):
         key = place.site.key
@@ -86,7 +89,7 @@ def refit(
         if corrected and place.other is not None:
             names.append(place.other)
         walker.advance(names)
-        rows = np.concatenate([rows_of(place, walker.known[place.value][i], w) for i, w in enumerate(where)], axis=1)
+        rows = gather(place, walker.known[place.value], where)
         wanted = _targets(walker, place, where, seen[key], corrected=corrected)
         with blas_for(rows.shape[2]):
             found[key] = _fit(place, rows, wanted, choice, options)
@@ -102,7 +105,7 @@ def _correctable(walker: Walker, place: Place, seen: Seen, unfitted: Sequence[st
     return not walker.needs(place.other) & set(unfitted)
 
 
-def _targets(walker: Walker, place: Place, where: Sequence[Ints], seen: Seen, *, corrected: bool) -> Array:
+def _targets(walker: Walker, place: Place, where: Sequence[Look], seen: Seen, *, corrected: bool) -> Array:
     """Return what the layer should answer, (rows, T): its old answer, plus what its shortcut now lacks."""
     if not corrected or place.other is None or seen.sums is None:
         return seen.answers
@@ -113,6 +116,9 @@ def _targets(walker: Walker, place: Place, where: Sequence[Ints], seen: Seen, *,
 
 def _fit(place: Place, rows: Array, wanted: Array, choice: Choice | None, options: RefitOptions) -> Refitted:
     """Solve for the dense kernel, then factorize it."""
+    if wide_layer(place, options.memory):
+        chosen = None if choice is None else (by_name(choice.scheme), choice.ranks)
+        return Refitted(*fit_wide(place, rows, wanted, chosen, options.pull, options.ridge))
     layer = Layer(place.site.kernel(), place.site.geometry)
     kernel = layer.grouped()
     group, t = kernel.shape[:2]
@@ -131,7 +137,7 @@ def _fit(place: Place, rows: Array, wanted: Array, choice: Choice | None, option
     if choice is None:
         chain = Chain(((Stage("refit", dense, layer.geometry),),))
     else:
-        observed = Observed(fitted, Metric(lifted(covariance, options.ridge), mean))
+        observed = Observed(fitted, Covariance(lifted(covariance, options.ridge), mean))
         chain = fitted_solver(by_name(choice.scheme), observed).chain(choice.ranks)
     got = chain.contract(layer.geometry).reshape(group, t, -1)
     bias = (level - np.einsum("gtd,gd->gt", got, mean)).reshape(-1)

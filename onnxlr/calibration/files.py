@@ -52,7 +52,8 @@ def open_source(
     """
     check_inputs(inputs)
     given = {name: tuple(shape) for name, shape in shapes.items()}
-    return make_source(str(path), _parts(path, inputs, given, options), inputs, options.samples, options.seed)
+    source = make_source(str(path), _parts(path, inputs, given, options), inputs, options.samples, options.seed)
+    return replace(source, memory=options.memory)
 
 
 def files_in(folder: Path, suffixes: frozenset[str]) -> tuple[Path, ...]:

@@ -83,7 +83,8 @@ def from_iterable(
     spool = Spool()
     try:
         part = _copy(_feeds(data), spool.folder, inputs, given, options.samples)
-        return replace(make_source("the data", [part], inputs, options.samples, options.seed), resource=spool)
+        source = make_source("the data", [part], inputs, options.samples, options.seed)
+        return replace(source, resource=spool, memory=options.memory)
     except BaseException:
         spool.close()
         raise

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlr.calibration.positions import draw, patches, values
-from onnxlr.calibration.statistics import Moments
+from onnxlr.calibration.positions import Look, patches, values
+from onnxlr.calibration.statistics import Moments, lifted
+from onnxlr.calibration.store import Store, read
 from onnxlr.calibration.walker import Walker, fixed_nodes
+from onnxlr.schemes.metric import Covariance, Rows
 from onnxlr_passes.scopes import scopes
 
 if TYPE_CHECKING:
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from onnxlr.calibration.memory import Memory
+    from onnxlr.calibration.store import Filed
+    from onnxlr.schemes.metric import Metric
     from onnxlr.target import Feeds, Target
-    from onnxlr_passes.extents import Extent
     from onnxlr_passes.sites import Site
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -41,14 +45,37 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What one layer saw and answered in the original network.
+    """What one layer saw and answered in the original network; large parts of it may be on disk.
 
-    ``moments`` of its input patches; ``answers`` (rows, T) its outputs at ``positions``, ``sums`` those of the Add.
+    ``count`` rows were seen, of ``mean`` (g, D); ``spread`` is their covariance (g, D, D) or, where that would be too
+    large, the rows themselves less their mean, (g, count, D). The rest is the layer's answers, and those of the Add.
     """
 
-    moments: Moments
-    answers: Array
-    sums: Array | None
+    count: int
+    mean: Array
+    spread: Array | Filed
+    wide: bool
+    own: Array | Filed
+    joined: Array | Filed | None
+
+    def metric(self) -> Metric:
+        """Return the metric to choose and fit by, with a ridge: more where few rows show many directions."""
+        share = 1e-3 + 1e-2 * self.mean.shape[1] / max(self.count, 1)
+        spread = read(self.spread)
+        if not self.wide:
+            return Covariance(lifted(spread, share), self.mean)
+        variance = np.einsum("gnd,gnd->g", spread, spread, dtype=np.float64) / max(spread[0].size, 1)
+        return Rows(spread, self.mean, share * variance)
+
+    @property
+    def answers(self) -> Array:
+        """Outputs (rows, T)."""
+        return read(self.own)
+
+    @property
+    def sums(self) -> Array | None:
+        """Outputs (rows, T) of the Add, where the layer feeds just one and the operands are of one shape."""
+        return None if self.joined is None else read(self.joined)
 
 
 def places(model: onnx.ModelProto, sites: Sequence[Site]) -> tuple[Place, ...]:
@@ -75,22 +102,36 @@ def names_of(place: Place) -> list[str]:
     return [name for name in (place.value, place.site.output, place.joined, place.other) if name is not None]
 
 
-def rows_of(place: Place, x: Array, where: Ints) -> Array:
+def rows_of(place: Place, x: Array, look: Look) -> Array:
     """Return the layer's input rows (g, rows, S taps); a linear layer's are those of its input's last axis."""
-    if place.site.op == "Conv":
-        return patches(_wide(x), place.site.geometry, _for_each(x, where))
-    return _wide(x).reshape(1, -1, x.shape[-1])
+    x = _wide(x)
+    if place.site.op != "Conv":
+        return _entries(x, look)[None]
+    geometry = place.site.geometry
+    return patches(x, geometry, _for_each(x, look.positions(geometry.output_size(x.shape[2:]))))
 
 
-def answers_of(place: Place, y: Array, where: Ints) -> Array:
+def answers_of(place: Place, y: Array, look: Look) -> Array:
     """Return the layer's output rows (rows, T) that belong to ``rows_of``."""
-    return values(_wide(y), _for_each(y, where)) if place.site.op == "Conv" else _wide(y).reshape(-1, y.shape[-1])
+    y = _wide(y)
+    return values(y, _for_each(y, look.positions(y.shape[2:]))) if place.site.op == "Conv" else _entries(y, look)
 
 
 def moments_of(place: Place, rows: Array) -> Moments:
     """Return the moments of the layer's input rows; a MatMul has no bias that could make up for a mean."""
     moments = Moments.of(rows)
     return moments.uncentred() if place.site.op == "MatMul" else moments
+
+
+def gather(place: Place, shelf: Sequence[Array], looks: Sequence[Look]) -> Array:
+    """Return ``rows_of`` all batches, (g, rows, S taps)."""
+    return np.concatenate([rows_of(place, shelf[i], look) for i, look in enumerate(looks)], axis=1)
+
+
+def _entries(x: Array, look: Look) -> Array:
+    """Return rows along the last axis of ``x``, no more than are looked at."""
+    flat = x.reshape(-1, x.shape[-1])
+    return flat[look.entries(len(flat))]
 
 
 def _wide(x: Array) -> Array:
@@ -104,10 +145,24 @@ def _for_each(x: Array, where: Ints) -> Ints:
     return where if n == samples else where[np.arange(n) * samples // max(n, 1)]
 
 
-def positions_of(place: Place, extent: Extent, first: int, samples: int, total: int, seed: int) -> Ints:
-    """Return the output positions looked at for ``samples`` samples from ``first`` on, of ``total`` in all."""
-    size = place.site.geometry.output_size(extent.size)
-    return draw(first, samples, size, -(-ROWS // max(total, 1)), seed)
+def looks_at(place: Place, counts: Sequence[int], memory: Memory, seed: int) -> tuple[Look, ...]:
+    """Return what is looked at in batches of ``counts`` samples: some ``ROWS`` rows in all, fewer of a wide layer.
+
+    Where even one row per sample would be too much, whole batches are passed over.
+    """
+    geometry = place.site.geometry
+    columns = place.site.in_channels * geometry.taps
+    total = max(sum(counts), 1)
+    most = memory.rows(columns)
+    each = -(-ROWS // total)
+    if most < each * total:
+        each = max(most // total, 1)
+    every = max(-(-total // most), 1) if each == 1 else 1
+    firsts = np.cumsum([0, *counts]).tolist()
+    return tuple(
+        Look(first, count, each if i % every == 0 else 0, seed)
+        for i, (first, count) in enumerate(zip(firsts[:-1], counts, strict=True))
+    )
 
 
 def observe(
@@ -115,29 +170,61 @@ def observe(
     folder: Path | None,
     target: Target,
     batches: Sequence[Feeds],
-    looks: Sequence[tuple[Place, tuple[Ints, ...]]],
+    looks: Sequence[tuple[Place, tuple[Look, ...]]],
+    memory: Memory,
     progress: Callable[[float], None],
 ) -> dict[str, Seen]:
-    """Walk the original model over ``batches`` and gather every place's moments and answers.
+    """Walk the original model over ``batches`` and gather what every place saw and answered.
 
-    ``looks`` pairs each place with its positions, one array per batch.
+    ``looks`` pairs each place with what is looked at, batch by batch.
     """
-    walker = Walker(model, folder, target, batches)
+    walker = Walker(model, folder, target, batches, memory)
+    store = Store(memory.statistics)
     found: dict[str, Seen] = {}
     for done, (place, where) in enumerate(looks, start=1):
         walker.hold = {name for later, _ in looks[done:] for name in names_of(later)}
         walker.advance(names_of(place))
-        rows: list[Array] = []
-        answers, sums = [], []
-        for i, positions in enumerate(where):
-            rows.append(rows_of(place, walker.known[place.value][i], positions))
-            answers.append(answers_of(place, walker.known[place.site.output][i], positions))
-            if place.joined is not None and _same_shape(walker, place, i):
-                sums.append(answers_of(place, walker.known[place.joined][i], positions))
-        complete = np.concatenate(sums) if len(sums) == len(where) else None
-        found[place.site.key] = Seen(moments_of(place, np.concatenate(rows, axis=1)), np.concatenate(answers), complete)
+        known = walker.known
+        rows = gather(place, known[place.value], where)
+        count, mean, spread = _statistics(place, rows, memory)
+        del rows
+        own = [answers_of(place, known[place.site.output][i], look) for i, look in enumerate(where)]
+        sums = None
+        if place.joined is not None and all(_same_shape(walker, place, i) for i in range(len(where))):
+            sums = [answers_of(place, known[place.joined][i], look) for i, look in enumerate(where)]
+        found[place.site.key] = Seen(
+            count,
+            mean,
+            store.keep(spread),
+            wide_layer(place, memory),
+            store.keep(np.concatenate(own)),
+            None if sums is None else store.keep(np.concatenate(sums)),
+        )
         progress(done / len(looks))
     return found
+
+
+def wide_layer(place: Place, memory: Memory) -> bool:
+    """Whether the covariance of a layer's patches is too large to be formed."""
+    geometry = place.site.geometry
+    return memory.wide(geometry.group, place.site.in_channels // geometry.group * geometry.taps)
+
+
+def _statistics(place: Place, rows: Array, memory: Memory) -> tuple[int, Array, Array]:
+    """Return how many rows there are, their mean, and their covariance or themselves less their mean."""
+    if not wide_layer(place, memory):
+        moments = moments_of(place, rows)
+        return moments.count, moments.mean, moments.covariance
+    return rows.shape[1], centre(place, rows), rows
+
+
+def centre(place: Place, rows: Array) -> Array:
+    """Take the mean of ``rows`` (g, n, D) out of them, in place, and return it; a MatMul's stays and counts as 0."""
+    if place.site.op == "MatMul":
+        return np.zeros((rows.shape[0], rows.shape[2]))
+    mean: Array = rows.mean(axis=1, dtype=np.float64)
+    rows -= mean[:, None, :].astype(rows.dtype)
+    return mean
 
 
 def _same_shape(walker: Walker, place: Place, batch: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,29 @@ if TYPE_CHECKING:
 
     Ints = np.ndarray[Any, np.dtype[np.int64]]
     Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Which output positions of one layer are looked at in one batch: ``each`` of every sample, all where it has fewer.
+
+    They are drawn when the batch is there, for the size its samples have. ``first`` is the index of its first sample
+    among all.
+    """
+
+    first: int
+    samples: int
+    each: int
+    seed: int
+
+    def positions(self, size: tuple[int, ...]) -> Ints:
+        """Return the positions in an output of this ``size``, (samples, at most each, axes)."""
+        return draw(self.first, self.samples, size, self.each, self.seed)
+
+    def entries(self, available: int) -> Ints:
+        """Return which of ``available`` rows are looked at where these are not positions: evenly spread."""
+        wanted = min(self.each * self.samples, available)
+        return np.linspace(0, max(available - 1, 0), wanted).astype(np.int64)
 
 
 def draw(first: int, samples: int, size: tuple[int, ...], each: int, seed: int) -> Ints:
@@ -44,7 +68,8 @@ def patches(x: Array, geometry: Geometry, positions: Ints) -> Array:
         index.append(start.reshape(n, p, *(1,) * axes) + taps.reshape(1, 1, *spread))
     taken = padded[tuple(index)]  # (n, p, *kernel, channels)
     by_group = taken.reshape(n * p, geometry.taps, geometry.group, channels // geometry.group)
-    return np.ascontiguousarray(by_group.transpose(2, 0, 3, 1)).reshape(geometry.group, n * p, -1)
+    columns = channels // geometry.group * geometry.taps
+    return np.ascontiguousarray(by_group.transpose(2, 0, 3, 1)).reshape(geometry.group, n * p, columns)
 
 
 def values(y: Array, positions: Ints) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxlr.calibration.fit import cast
 from onnxlr.calibration.images import ImageOptions
+from onnxlr.calibration.memory import Memory
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.target.feeds import check_feedable
 
@@ -39,6 +40,8 @@ class DataOptions:
         Of that draw.
     image
         For folders of images.
+    memory
+        What working on the samples may take.
 
     Raises
     ------
@@ -49,6 +52,7 @@ class DataOptions:
     samples: int | None = None
     seed: int = 0
     image: ImageOptions = field(default_factory=ImageOptions)
+    memory: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:
@@ -131,6 +135,10 @@ class Source:
         The number of samples the model fixes; every batch has exactly that many. None: free.
     notes
         What a report should tell, such as samples that are left out.
+    resource
+        What to close in the end.
+    memory
+        What working on the samples may take.
     """
 
     parts: tuple[Part, ...]
@@ -138,6 +146,7 @@ class Source:
     batch: int | None
     notes: tuple[str, ...] = ()
     resource: Resource | None = None
+    memory: Memory = field(default_factory=Memory)
 
     def __enter__(self) -> Self:
         return self

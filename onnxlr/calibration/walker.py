@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 from onnx import helper
 
+from onnxlr.calibration.store import Column, Shelf, Store
 from onnxlr.model_io import runnable
 from onnxlr.target import run
 from onnxlr_passes.decompose import Decompose
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from onnxlr.calibration.memory import Memory
     from onnxlr.target import Feeds, Target
     from onnxlr_passes.chain import Chain
 
@@ -36,13 +38,22 @@ _FIXED = frozenset(
 class Walker:
     """The state of a walk: ``known`` tensors by name, one array per batch, and the nodes still to run.
 
-    Only tensors that a node not yet run will read are kept, and those named in ``hold``. Constants are not among
-    them: they are part of every piece that reads them.
+    Arrays beyond a part of ``memory`` are on disk, and read at every look. Only tensors that a node not yet run will
+    read are kept, and those named in ``hold``. Constants are not among them: they are part of every piece that reads
+    them.
     """
 
-    def __init__(self, model: onnx.ModelProto, folder: Path | None, target: Target, batches: Sequence[Feeds]) -> None:
-        self.known: dict[str, list[Array]] = {name: [feeds[name] for feeds in batches] for name in batches[0]}
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        folder: Path | None,
+        target: Target,
+        batches: Sequence[Feeds],
+        memory: Memory,
+    ) -> None:
+        self.known: dict[str, Sequence[Array]] = {name: Column(batches, name) for name in batches[0]}
         self.hold: set[str] = set()
+        self._store = Store(memory.activations)
         self._model = model
         self._folder = folder
         self._target = target
@@ -74,7 +85,9 @@ class Walker:
     def _drop(self, keep: Sequence[str]) -> None:
         later = self._later() | set(keep)
         for name in [name for name in self.known if name not in later]:
-            del self.known[name]
+            dropped = self.known.pop(name)
+            if isinstance(dropped, Shelf):
+                dropped.clear()
 
     def _later(self) -> set[str]:
         outputs = {value.name for value in self._model.graph.output}
@@ -113,9 +126,12 @@ class Walker:
         piece = Decompose(chains, self._folder)(piece).model
         with runnable(piece, self._folder) as source:
             session = self._target.session(source)
-        found = [run(session, {name: self.known[name][i] for name in feeds}) for i in range(self._batches)]
-        for position, name in enumerate(outputs):
-            self.known[name] = [arrays[position] for arrays in found]
+        shelves = [Shelf(self._store) for _ in outputs]
+        for i in range(self._batches):
+            found = run(session, {name: self.known[name][i] for name in feeds})
+            for shelf, array in zip(shelves, found, strict=True):
+                shelf.append(array)
+        self.known.update(zip(outputs, shelves, strict=True))
 
 
 def fixed_nodes(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:

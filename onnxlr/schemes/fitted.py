@@ -13,13 +13,14 @@ from onnxlr.schemes.asym3d import Asym3d
 from onnxlr.schemes.base import Layer, leading, tail_error
 from onnxlr.schemes.basis import Basis
 from onnxlr.schemes.lift import Fit, Lift, make_lift
-from onnxlr.schemes.metric import Metric, root, solve_right
+from onnxlr.schemes.metric import Metric, Rows, root, solve_right
 from onnxlr.schemes.projection import Projection
+from onnxlr.schemes.sampled import SampledLift, make_sampled_lift
 from onnxlr.schemes.separable import Separable, axes_of
 from onnxlr.schemes.tucker2 import Tucker2Scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from onnxlr.schemes.base import Array, Ranks, Scheme, Solver
     from onnxlr_passes.chain import Chain, Step
@@ -31,15 +32,16 @@ class Observed:
 
     layer: Layer
     metric: Metric
-    _lifts: dict[tuple[int, ...], tuple[Lift, ...]] = field(default_factory=dict, repr=False)
+    _lifts: dict[tuple[int, ...], tuple[Lift | SampledLift, ...]] = field(default_factory=dict, repr=False)
+    _roots: list[tuple[Array, Array]] = field(default_factory=list, repr=False)
 
-    def lifts(self, axes: tuple[int, ...]) -> tuple[Lift, ...]:
+    def lifts(self, axes: tuple[int, ...]) -> tuple[Lift | SampledLift, ...]:
         """Return, per group, the regression behind a first stage that takes the channels and ``axes``."""
         if axes not in self._lifts:
             self._lifts[axes] = tuple(self._lift(group, axes) for group in range(self.layer.geometry.group))
         return self._lifts[axes]
 
-    def _lift(self, group: int, axes: tuple[int, ...]) -> Lift:
+    def _lift(self, group: int, axes: tuple[int, ...]) -> Lift | SampledLift:
         kernel = self.layer.grouped()[group]
         rank = kernel.ndim - 2
         rest = tuple(axis for axis in range(rank) if axis not in axes)
@@ -48,10 +50,22 @@ class Observed:
         far = tuple(1 + axis for axis in rest)
         n, b = prod(columns[i] for i in near), prod(columns[i] for i in far)
         order = near + far
+        if isinstance(self.metric, Rows):
+            return make_sampled_lift(kernel, self.metric, self.roots(), group, near, far)
         moved = self.metric.covariance[group].reshape(columns + columns)
         moved = moved.transpose(*order, *(len(columns) + i for i in order)).reshape(n, b, n, b)
         rows = kernel.transpose(0, *(1 + i for i in order)).reshape(-1, n, b)
         return make_lift(np.ascontiguousarray(rows), np.ascontiguousarray(moved), n)
+
+    def roots(self) -> Sequence[tuple[Array, Array]]:
+        """Return square root and inverse of the marginal of every mode of the columns, scaled to a mean energy of 1."""
+        if not self._roots:
+            columns = self.layer.grouped().shape[2:]
+            for mode, size in enumerate(columns):
+                marginal = self.metric.marginal(columns, mode)
+                scale = float(np.trace(marginal)) / size
+                self._roots.append(root(marginal / scale if scale > 0.0 else np.eye(size)))
+        return self._roots
 
     def error(self, chain: Chain) -> float:
         """Return the relative error sqrt(tr(D C D^T) / tr(W C W^T)) of a finished chain, D its difference."""
@@ -103,7 +117,7 @@ class FittedBasis:
     def _spectrum(self) -> tuple[Array, Array]:
         kernel = self.observed.layer.grouped()
         rows = kernel.reshape(*kernel.shape[:2], -1)
-        return leading(rows @ self.observed.metric.covariance @ rows.transpose(0, 2, 1))
+        return leading(self.observed.metric.inner(rows, rows))
 
     def error(self, ranks: Ranks) -> float:
         """Return the exact relative error."""
@@ -149,7 +163,7 @@ class FittedLift:
         weights = {"reduce": first, "first": first} | last
         return fill(self.scheme.template(self.observed.layer.shape, ranks), weights)
 
-    def _lifts(self) -> tuple[Lift, ...]:
+    def _lifts(self) -> tuple[Lift | SampledLift, ...]:
         if isinstance(self.scheme, Separable | Asym3d):
             return self.observed.lifts(axes_of(self.observed.layer.geometry, self.scheme.order)[0])
         return self.observed.lifts(())
@@ -172,27 +186,12 @@ class Regressed:
     observed: Observed
 
     @cached_property
-    def _roots(self) -> tuple[tuple[Array, Array], ...]:
-        """Square roots and inverses of the marginal of every mode of the columns, over all groups."""
-        layer = self.observed.layer
-        columns = layer.grouped().shape[2:]
-        moments = self.observed.metric.covariance.mean(axis=0).reshape(columns + columns)
-        letters = "abcde"[: len(columns)]
-        found = []
-        for i, letter in enumerate(letters):
-            other = letters[:i] + "z" + letters[i + 1 :]
-            marginal = np.einsum(f"{letters}{other}->{letter}z", moments) / prod(columns) * columns[i]
-            scale = float(np.trace(marginal)) / columns[i]
-            found.append(root(marginal / scale if scale > 0.0 else np.eye(columns[i])))
-        return tuple(found)
-
-    @cached_property
     def _inner(self) -> Solver:
         layer = self.observed.layer
         if self.scheme.family == "mixed":
             return self.scheme.solver(layer)
         weight = layer.weight
-        for mode, (forward, _) in enumerate(self._roots, start=1):
+        for mode, (forward, _) in enumerate(self.observed.roots(), start=1):
             weight = np.moveaxis(np.tensordot(weight, forward, (mode, 0)), -1, mode)
         return self.scheme.solver(Layer(weight, layer.geometry))
 
@@ -213,7 +212,7 @@ class Regressed:
             return (stage,)
         weight = stage.weight
         for mode in range(1, weight.ndim):
-            inverse = self._roots[mode - 1][1]
+            inverse = self.observed.roots()[mode - 1][1]
             if weight.shape[mode] == inverse.shape[0] and weight.shape[mode] > 1:
                 weight = np.moveaxis(np.tensordot(weight, inverse, (mode, 0)), -1, mode)
         return (replace(stage, weight=weight),)
@@ -233,10 +232,8 @@ def regress_last(chain: Chain, observed: Observed) -> Chain:
     )
     lifted = inputs.reshape(group, -1, layer.shape.S * layer.shape.taps)
     kernel = layer.grouped().reshape(group, layer.shape.T, -1)
-    rows = []
-    for z, w, c in zip(lifted, kernel, observed.metric.covariance, strict=True):
-        zc = z @ c
-        rows.append(solve_right(zc @ z.T, w @ zc.T))
+    moments, cross = observed.metric.inner(lifted, lifted), observed.metric.inner(kernel, lifted)
+    rows = [solve_right(moment, right) for moment, right in zip(moments, cross, strict=True)]
     mixed = np.stack(rows).reshape(last.weight.shape)
     return replace(chain, steps=(*chain.steps[:-1], (replace(last, weight=mixed),)))
 

@@ -72,7 +72,7 @@ class Lift:
             gain, best, lost = lost - after, found, after
             if gain < _GAIN * lost:
                 break
-        return _balanced(best)
+        return balanced(best)
 
     def _regress(self, first: Array, rank: int) -> tuple[Fit, float]:
         """Return the exact rest for a given first stage, and the energy it loses."""
@@ -80,15 +80,25 @@ class Lift:
         lifted = np.tensordot(first, self.covariance, (1, 0))
         moment = np.tensordot(lifted, first, (2, 1)).transpose(0, 1, 3, 2).reshape(k * b, k * b)
         cross = np.tensordot(self.cross, first, (1, 1)).transpose(0, 2, 1).reshape(t, k * b)
-        dense = solve_right(moment, cross)
-        explained = dense @ cross.T
-        if rank < t:
-            out = leading((explained + explained.T) / 2)[0][:, :rank]
-            core = out.T @ dense
-            kept = float(np.einsum("ri,ri->", core, out.T @ cross))
-        else:
-            out, core, kept = np.eye(t), dense, float(np.trace(explained))
-        return Fit(first, core.reshape(-1, k, b), out), self.total - kept
+        fit, kept = regress(first, moment, cross, rank, b)
+        return fit, self.total - kept
+
+
+def regress(first: Array, moment: Array, cross: Array, rank: int, taps: int) -> tuple[Fit, float]:
+    """Return the regression of y on z at output ``rank``, and the energy it explains.
+
+    ``moment`` E[z z^T] (k b, k b) and ``cross`` E[y z^T] (T, k b) for z = ``first`` x at each of b ``taps``.
+    """
+    k, t = first.shape[0], cross.shape[0]
+    dense = solve_right(moment, cross)
+    explained = dense @ cross.T
+    if rank < t:
+        out = leading((explained + explained.T) / 2)[0][:, :rank]
+        core = out.T @ dense
+        kept = float(np.einsum("ri,ri->", core, out.T @ cross))
+    else:
+        out, core, kept = np.eye(t), dense, float(np.trace(explained))
+    return Fit(first, core.reshape(-1, k, taps), out), kept
 
 
 def make_lift(kernel: Array, covariance: Array, most: int) -> Lift:
@@ -151,7 +161,7 @@ def _update_first(lift: Lift, fit: Fit) -> Array:
     return v
 
 
-def _balanced(fit: Fit) -> Fit:
+def balanced(fit: Fit) -> Fit:
     """Share norms between the stages, so that no factor is large where another is small."""
     near = np.linalg.norm(fit.first, axis=1)
     far = np.linalg.norm(fit.core, axis=(0, 2))

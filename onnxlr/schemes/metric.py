@@ -3,39 +3,103 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
     from onnxlr.schemes.base import Array
 
 # Directions this far below the average energy are not in the data: nothing may be fitted along them.
 FLOOR = 1e-10
+_CHUNK = 1 << 22  # elements
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """Patch statistics of one layer, by group, patches in the order (s, *kernel) of the kernel's columns.
+class Covariance:
+    """Patch statistics of one layer, by group g, patches in the order (s, *kernel) of the kernel's D columns.
 
-    ``covariance`` (g, S taps, S taps), ``mean`` (g, S taps), float64. The error of a kernel W^ is
+    ``covariance`` C (g, D, D), ``mean`` (g, D), float64. The error of a kernel W^ is
     E||y - y^||^2 = tr((W - W^) C (W - W^)^T) once the bias is b + (W - W^) mean.
     """
 
     covariance: Array
     mean: Array
 
+    def inner(self, one: Array, other: Array) -> Array:
+        """Return A C B^T, (g, p, q), of ``one`` A (g, p, D) and ``other`` B (g, q, D)."""
+        found: Array = one @ self.covariance @ other.transpose(0, 2, 1)
+        return found
+
     def energy(self, kernels: Array) -> float:
         """Return tr(W C W^T) summed over the groups, for ``kernels`` (g, T, S, *kernel)."""
         rows = kernels.reshape(*kernels.shape[:2], -1)
         return float(np.einsum("gtd,gtd->", rows @ self.covariance, rows))
 
-    def shift(self, difference: Array) -> Array:
-        """Return (W - W^) mean, the bias that makes up for a ``difference`` (g, T, S, *kernel); shape (g T,)."""
-        rows = difference.reshape(*difference.shape[:2], -1)
-        moved: Array = np.einsum("gtd,gd->gt", rows, self.mean)
-        return moved.reshape(-1)
+    def marginal(self, columns: tuple[int, ...], mode: int) -> Array:
+        """Return the second moment of one mode of the columns (S, *kernel), averaged over the others and all groups."""
+        before, size, after = prod(columns[:mode]), columns[mode], prod(columns[mode + 1 :])
+        moments = self.covariance.mean(axis=0).reshape(before, size, after, before, size, after)
+        marginal: Array = np.einsum("axbayb->xy", moments) / (before * after)
+        return marginal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """The same, holding the sample: C = X^T X / n + ridge, for layers whose C would not fit in memory.
+
+    ``rows`` X (g, n, D) float32 less their mean, ``ridge`` (g,) in units of a variance.
+    """
+
+    rows: NDArray[np.float32]
+    mean: Array
+    ridge: Array
+
+    def inner(self, one: Array, other: Array) -> Array:
+        """Return A C B^T."""
+        apart = one @ other.transpose(0, 2, 1) * self.ridge[:, None, None]
+        x = self.answers(one)
+        y = x if other is one else self.answers(other)
+        found: Array = apart + x @ y.transpose(0, 2, 1) / self.rows.shape[1]
+        return found
+
+    def answers(self, kernels: Array) -> Array:
+        """Return A X^T, (g, p, n)."""
+        parts = [kernels @ x.transpose(0, 2, 1) for x in self.chunks()]
+        return np.concatenate(parts, axis=2)
+
+    def energy(self, kernels: Array) -> float:
+        """Return tr(W C W^T)."""
+        flat = kernels.reshape(*kernels.shape[:2], -1)
+        seen = float(np.square(self.answers(flat)).sum() / self.rows.shape[1])
+        return seen + float(np.einsum("gtd,gtd,g->", flat, flat, self.ridge))
+
+    def marginal(self, columns: tuple[int, ...], mode: int) -> Array:
+        """Return the second moment of one mode."""
+        size = columns[mode]
+        total = np.zeros((size, size))
+        for x in self.chunks():
+            by_mode = np.moveaxis(x.reshape(-1, *columns), 1 + mode, 0).reshape(size, -1)
+            total += by_mode @ by_mode.T
+        group, n, d = self.rows.shape
+        marginal: Array = total / (group * n * (d // size)) + float(self.ridge.mean()) * np.eye(size)
+        return marginal
+
+    def chunks(self) -> Iterator[Array]:
+        """Go through the rows in float64, (g, few, D) at a time."""
+        few = max(_CHUNK // self.rows.shape[2], 1)
+        for start in range(0, self.rows.shape[1], few):
+            yield self.rows[:, start : start + few].astype(np.float64)
+
+
+Metric: TypeAlias = Covariance | Rows
+"""How much a difference of kernels matters."""
 
 
 def factor(moment: Array) -> Array:
