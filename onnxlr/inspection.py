@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxlr.cost.profile import profile
 from onnxlr.errors import ModelError
+from onnxlr.model_io import check_finite
 from onnxlr.planning.candidates import read_layer
 from onnxlr.prepare import Selection, prepare
 from onnxlr.report.findings import Finding, Inspection
@@ -35,6 +36,7 @@ def inspect_model(model: Model, target: Target, progress: Progress) -> Inspectio
     ModelError
         When the model cannot be used.
     """
+    check_finite(model.proto, model.folder)
     prepared = prepare(model, target, Selection(), simplify=False)
     notes: list[str] = []
     timed: Profile | None = None

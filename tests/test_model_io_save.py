@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from onnxlr.errors import ModelError, UsageError
-from onnxlr.model_io import every_tensor, load, save, tensor_array
+from onnxlr.model_io import every_tensor, load, save, tensor_array, write_text
 from tests.hostile.models import SIZE, everywhere, matmul, model, plain, refer, weight, write_external
 
 if TYPE_CHECKING:
@@ -149,6 +149,19 @@ def test_a_dangling_link_counts_as_existing(tmp_path: Path) -> None:
     save(plain(), out, force=True)
     assert not out.is_symlink()
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for out in (pipe, link):
+        with pytest.raises(ModelError, match="it is a device, a pipe or a socket"):
+            save(plain(), out, force=True)
+        with pytest.raises(ModelError, match="it is a device, a pipe or a socket"):
+            write_text(out, "text", force=True)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -174,7 +174,7 @@ def check_output(target: Path, protect: Sequence[Path] = (), *, force: bool = Fa
     UsageError
         When ``target`` exists and ``force`` is not given, or is one of the files of ``protect``.
     ModelError
-        When there is no such folder, or ``target`` is one itself.
+        When there is no such folder, or ``target`` is one itself, a device, a pipe or a socket.
     """
     try:
         _check_output(target, protect, force=force)
@@ -187,6 +187,8 @@ def _check_output(target: Path, protect: Sequence[Path], *, force: bool) -> None
         raise ModelError(f"cannot write {target}: {target.parent} is not a folder", "create it first")
     if target.is_dir():
         raise ModelError(f"cannot write {target}: it is a directory", "give the name of a file")
+    if target.exists() and not target.is_file():  # to replace a device such as /dev/null would take it from everybody
+        raise ModelError(f"cannot write {target}: it is a device, a pipe or a socket", "give the name of a file")
     for one in protect:
         if target.exists() and one.exists() and target.samefile(one):
             raise UsageError(f"{target} is the same file as the input {one}", "give another output")

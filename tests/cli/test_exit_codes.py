@@ -182,6 +182,7 @@ def test_3_for_weights_that_are_no_numbers(tmp_path: Path) -> None:
     bad.graph.initializer[1].raw_data = values.tobytes()
     written(bad, tmp_path / "m.onnx")
     refused(tmp_path, 3, "weight 'w1' holds NaN or infinity in 1 of", "rewrite", "m.onnx", *QUICK, process=True)
+    refused(tmp_path, 3, "weight 'w1' holds NaN or infinity in 1 of", "inspect", "m.onnx")
 
 
 def test_4_for_a_budget_out_of_reach(model: Path, tmp_path: Path) -> None:
