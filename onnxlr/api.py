@@ -6,17 +6,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlr import model_io, pipeline
 from onnxlr.calibration import DataOptions, from_iterable, open_source
 from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import UsageError
+from onnxlr.evaluation import open_evaluation
 from onnxlr.inspection import inspect_model as _inspect_model
 from onnxlr.planning.budget import Energy, Evbmf, KeepMacs, Rank
 from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
 from onnxlr.progress import silent
+from onnxlr.request import Evaluation, Request
+from onnxlr.search.find import TRIALS
+from onnxlr.search.goals import Goals
 from onnxlr.target import Target, graph_inputs, seeded_feeds
 from onnxlr.validation.feeds import feeds_from_data
 from onnxlr.validation.latency import BenchResult
@@ -26,12 +30,13 @@ from onnxlr.validation.verdict import validate as _validate
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import onnx
 
     from onnxlr.calibration import DataReader
     from onnxlr.calibration import Source as Calibration
+    from onnxlr.evaluation import EvaluationData
     from onnxlr.planning.budget import Budget
     from onnxlr.progress import Progress
     from onnxlr.report.findings import Inspection
@@ -110,6 +115,16 @@ def rewrite(
     rank: int | str | None = None,
     data: Data | None = None,
     samples: int | None = None,
+    evaluation: str | os.PathLike[str] | None = None,
+    metric: str | Callable[[Any, Any], float] | None = None,
+    eval_share: float = 0.5,
+    peak: float = 1.0,
+    max_drop: float | None = None,
+    max_error: float | None = None,
+    min_speedup: float | None = None,
+    target_latency: float | None = None,
+    max_size: float | None = None,
+    trials: int = TRIALS,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -137,6 +152,27 @@ def rewrite(
         Unlabelled calibration data: a path (.npz, .npy, a folder of those or of images), a CalibrationDataReader or any
         iterable of feeds; and how many samples of it to use. Factors are fitted to what the layers make of them, one
         layer after the other, an eighth of the data being held out to measure the output error on.
+    evaluation
+        Labelled data to judge the model on: an .npz with an array per input and the labels, or a folder of class
+        folders of images; unlabelled data where the metric needs no labels.
+    metric
+        ``top1``, ``top5``, ``psnr``, ``cosine``, ``agreement`` (with the original), ``module:function``, or a callable
+        of (outputs, labels) that returns a number, higher being better: ``outputs`` is the array of the only output,
+        or a dict by name. None takes what the data call for.
+    eval_share
+        Share of the evaluation data that models are chosen by; the accuracy is reported on the others.
+    peak
+        Largest value of a picture, for psnr.
+    max_drop
+        Most that the metric may fall, in its unit: 0.01 is one point of an accuracy, 0.1 a tenth of a dB.
+    max_error
+        Largest relative L2 error of the outputs, where there are no evaluation data; proves no accuracy.
+    min_speedup, target_latency, max_size
+        Times faster at least; milliseconds a run at most; megabytes at most. All goals, and ``keep_macs`` with them,
+        hold at once: the fastest model within the limit on the loss is searched for, or the most accurate one where
+        there is no such limit.
+    trials
+        How many models may be built and measured on the way.
     include, exclude
         Shell patterns on node names.
     shapes
@@ -162,15 +198,24 @@ def rewrite(
         One of its children, each with the exit code of the command line.
     """
     replayed = _plan(plan, scheme, (keep_macs, energy, rank))
+    goals = Goals(max_drop, max_error, min_speedup, target_latency, keep_macs, max_size)
+    if goals.searching and (energy is not None or rank is not None):
+        raise UsageError("--energy and --rank leave nothing to search for", "leave them out, or the goals")
     source = model_io.load(model)
-    with _calibration(source, data, shapes or {}, DataOptions(samples=samples, seed=seed)) as calibration:
-        request = pipeline.Request(
+    with (
+        _calibration(source, data, shapes or {}, DataOptions(samples=samples, seed=seed)) as calibration,
+        _evaluation(source, evaluation, shapes or {}, DataOptions(seed=seed)) as judged_on,
+    ):
+        request = Request(
             schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
             budget=budget_of(keep_macs, energy, rank),
+            goals=goals,
+            trials=trials,
             selection=Selection(tuple(include), tuple(exclude)),
-            target=_target(provider, threads, _shapes(shapes, calibration)),
+            target=_target(provider, threads, _shapes(shapes, calibration, judged_on)),
             plan=replayed,
             data=calibration,
+            evaluation=None if judged_on is None else Evaluation(judged_on, metric, eval_share, peak),
             simplify=simplify,
             validate=validate,
             dry_run=dry_run,
@@ -197,13 +242,31 @@ def _calibration(
         yield opened
 
 
+@contextmanager
+def _evaluation(
+    model: model_io.Model,
+    path: str | PathLike[str] | None,
+    shapes: Mapping[str, Sequence[int]],
+    options: DataOptions,
+) -> Iterator[EvaluationData | None]:
+    """Open evaluation data for a model; nothing where there are none."""
+    if path is None:
+        yield None
+        return
+    opened = open_evaluation(Path(path), graph_inputs(model.proto), shapes, options)
+    with opened.source:
+        yield opened
+
+
 def _shapes(
-    given: Mapping[str, Sequence[int]] | None, calibration: Calibration | None
+    given: Mapping[str, Sequence[int]] | None, calibration: Calibration | None, judged_on: EvaluationData | None
 ) -> Mapping[str, Sequence[int]] | None:
-    """Return the shapes to work at: those given, else those of one calibration sample."""
-    if given or calibration is None:
+    """Return the shapes to work at: those given, else those of one sample."""
+    source = calibration if calibration is not None or judged_on is None else judged_on.source
+    if given or source is None:
         return given
-    return {name: (calibration.batch or 1, *shape) for name, shape in calibration.shapes.items()}
+    label = None if judged_on is None else judged_on.label
+    return {name: (source.batch or 1, *shape) for name, shape in source.shapes.items() if name != label}
 
 
 def _plan(

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
-from math import prod
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from onnxlr.calibrate import calibrate, fit_to_data
-from onnxlr.errors import BudgetError, ModelError
-from onnxlr.factorize import factorize
-from onnxlr.model_io import check_finite, dense_size, every_tensor
-from onnxlr.planning.budget import KeepMacs, choose
+from onnxlr.accuracy import accuracy_of, check_goals
+from onnxlr.build import build
+from onnxlr.calibrate import calibrate
+from onnxlr.errors import BudgetError
+from onnxlr.judging import judges_of
+from onnxlr.model_io import check_finite
+from onnxlr.planning.budget import choose
 from onnxlr.planning.plan import Plan
-from onnxlr.prepare import Selection, only, prepare
+from onnxlr.prepare import prepare
 from onnxlr.progress import silent
 from onnxlr.prove import prove, rehearse
-from onnxlr.report.notes import notes_on
-from onnxlr.report.summary import ChangeRow, LayerRow, Measured, SkippedRow, Summary, Totals
+from onnxlr.report.summary import Measured
 from onnxlr.schemes.registry import by_family
-from onnxlr.target import Target, channel_block
-from onnxlr_passes.base import PassError
-from onnxlr_passes.constants import FLOAT_TYPES
-from onnxlr_passes.decompose import Decompose
+from onnxlr.search.find import Task, find
+from onnxlr.summarize import summarize
+from onnxlr.target import channel_block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import onnx
 
+    from onnxlr.build import Built
     from onnxlr.calibrate import Calibration
     from onnxlr.calibration import Source
-    from onnxlr.factorize import Factorized
+    from onnxlr.judging import Judges
     from onnxlr.model_io import Model
-    from onnxlr.planning.budget import Budget
-    from onnxlr.planning.candidates import Workload
     from onnxlr.prepare import Prepared
     from onnxlr.progress import Progress
-    from onnxlr.schemes.base import Scheme
+    from onnxlr.report.summary import Summary
+    from onnxlr.request import Request
     from onnxlr_passes.chain import Chain
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to do with a model: see the command line's options for each."""
-
-    schemes: tuple[str, ...] = ("auto",)
-    budget: Budget = field(default_factory=lambda: KeepMacs(0.5))
-    selection: Selection = field(default_factory=Selection)
-    target: Target = field(default_factory=Target)
-    plan: Plan | None = None
-    data: Source | None = None
-    simplify: bool = True
-    validate: bool = True
-    dry_run: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,31 +71,48 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     if request.data is not None:
         stage = _stage(progress, "calibrate")
         calibration = calibrate(prepared, model.folder, request.target, request.data, request.seed, stage)
-    plan = _plan(model, prepared, request, calibration, progress)
-    if not plan.choices:
-        raise BudgetError(_nothing(prepared, request), "try other schemes or ranks, or onnxlr inspect")
-    workloads = only(prepared, [choice.site for choice in plan.choices])
-    stage = _stage(progress, "factorize")
-    refitted: dict[str, Chain] = {}
-    if calibration is None:
-        made = factorize(workloads, plan.choices, stage)
+    judges = judges_of(model, request)
+    searched = None
+    if request.goals.searching:
+        found = find(task_of(model, prepared, calibration, judges, request), progress)
+        built, searched = found.built, found.searched
+        plan = Plan(searched.trial.choices, model.sha256, searched.goals)
     else:
-        made, refitted = fit_to_data(prepared, model.folder, request.target, calibration, plan.choices, stage)
-    try:
-        chains = refitted | {one.choice.site: one.chain for one in made}
-        rewritten = Decompose(chains, model.folder)(prepared.proto).model
-    except PassError as error:
-        raise ModelError(str(error), "exclude that layer with --exclude") from error
-    summary = _summarize(model, prepared, rewritten, made, plan, request)
+        plan = _plan(model, prepared, request, calibration, progress)
+        if not plan.choices:
+            raise BudgetError(_nothing(prepared, request), "try other schemes or ranks, or onnxlr inspect")
+        stage = _stage(progress, "factorize")
+        built = build(prepared, model.folder, request.target, calibration, plan.choices, stage)
+    summary = replace(summarize(model, prepared, built, plan, request), searched=searched)
     if calibration is not None and request.data is not None:
-        summary = replace(summary, notes=(*summary.notes, *_data_notes(calibration, refitted, request.data)))
+        summary = replace(summary, notes=(*summary.notes, *_data_notes(calibration, built.refitted, request.data)))
     if request.dry_run:
         return Outcome(prepared.proto, plan, summary)
     if request.validate:
-        summary = replace(
-            summary, measured=_measure(model, prepared, rewritten, made, refitted, calibration, request, progress)
-        )
-    return Outcome(rewritten, plan, summary)
+        summary = replace(summary, measured=_measure(model, prepared, built, calibration, request, progress))
+    if judges is not None:
+        progress("evaluate", 0.0)
+        summary = replace(summary, accuracy=accuracy_of(judges.held(), built.proto))
+    check_goals(summary, request.goals)
+    return Outcome(built.proto, plan, summary)
+
+
+def task_of(
+    model: Model, prepared: Prepared, calibration: Calibration | None, judges: Judges | None, request: Request
+) -> Task:
+    """Return what a search is given."""
+    return Task(
+        model=model,
+        prepared=prepared,
+        calibration=calibration,
+        schemes=by_family(request.schemes),
+        target=request.target,
+        choosing=None if judges is None else judges.choosing,
+        held=0 if judges is None else judges.rest.count,
+        goals=request.goals,
+        trials=request.trials,
+        seed=request.seed,
+    )
 
 
 def _data_notes(calibration: Calibration, refitted: Mapping[str, Chain], data: Source) -> tuple[str, ...]:
@@ -143,9 +142,7 @@ def _plan(
 def _measure(
     model: Model,
     prepared: Prepared,
-    rewritten: onnx.ModelProto,
-    made: Sequence[Factorized],
-    refitted: Mapping[str, Chain],
+    built: Built,
     calibration: Calibration | None,
     request: Request,
     progress: Progress,
@@ -153,9 +150,9 @@ def _measure(
     proof = prove(
         model.proto,
         prepared,
-        rewritten,
-        made,
-        refitted=refitted,
+        built.proto,
+        built.made,
+        refitted=built.refitted,
         held=() if calibration is None else calibration.held,
         folder=model.folder,
         target=request.target,
@@ -174,89 +171,6 @@ def _measure(
         proof.incomparable,
         proof.compared_on,
     )
-
-
-def _summarize(
-    model: Model,
-    prepared: Prepared,
-    rewritten: onnx.ModelProto,
-    made: Sequence[Factorized],
-    plan: Plan,
-    request: Request,
-) -> Summary:
-    rows = tuple(_row(one) for one in made)
-    saved = sum(row.macs_before - row.macs_after for row in rows)
-    changes = tuple(ChangeRow(made_by, change.node, change.what) for made_by, change in prepared.changes)
-    notes = list(notes_on(changes))
-    if plan.model_sha256 not in {"", model.sha256}:
-        notes.append("the plan was made for another model; its layers fit this one")
-    return Summary(
-        model=str(model.path or "(in memory)"),
-        model_sha256=model.sha256,
-        onnxlr=version("onnxlr"),
-        budget=plan.budget if request.plan is not None else str(request.budget),
-        dry_run=request.dry_run,
-        layers=rows,
-        skipped=_stays(prepared, plan, request),
-        before=Totals(prepared.macs, _parameters(model.proto), model.size),
-        after=Totals(prepared.macs - saved, _parameters(rewritten), dense_size(rewritten, model.folder)),
-        notes=tuple(notes),
-        changes=changes,
-        measured=None,
-    )
-
-
-def _stays(prepared: Prepared, plan: Plan, request: Request) -> tuple[SkippedRow, ...]:
-    """Return every Conv, Gemm and MatMul that stays as it is, with the reason."""
-    planned = {choice.site for choice in plan.choices}
-    left = [workload for workload in prepared.workloads if workload.site.key not in planned]
-    schemes = by_family(request.schemes)
-    return (
-        *(SkippedRow(other.label, other.op, other.reason) for other in prepared.skipped),
-        *(SkippedRow(one.site.label, one.site.op, _why(one, schemes, request)) for one in left),
-    )
-
-
-def _why(workload: Workload, schemes: Sequence[Scheme], request: Request) -> str:
-    if request.plan is not None:
-        return "not in the plan"
-    refusals = [scheme.refusal(workload.shape) for scheme in schemes]
-    known = list(dict.fromkeys(refusal for refusal in refusals if refusal is not None))
-    if None not in refusals:
-        return "no scheme applies: " + "; ".join(known)
-    block = channel_block(request.target.provider)
-    able = [scheme for scheme, refusal in zip(schemes, refusals, strict=True) if refusal is None]
-    templates = (one.template(workload.shape, r) for one in able for r in one.candidates(workload.shape, block))
-    if all(workload.extent.macs(template) >= workload.macs for template in templates):
-        return "every chain costs as much"
-    if isinstance(request.budget, KeepMacs):
-        return "the budget is better met elsewhere"
-    return "no chain that keeps this much is cheaper"
-
-
-def _row(one: Factorized) -> LayerRow:
-    site = one.workload.site
-    geometry = site.geometry
-    kernel = "x".join(map(str, geometry.kernel))
-    extra = [f"/{'x'.join(map(str, geometry.strides))}" if set(geometry.strides) - {1} else ""]
-    extra.append(f" g{geometry.group}" if geometry.group > 1 else "")
-    return LayerRow(
-        node=site.label,
-        site=site.key,
-        op=site.op,
-        shape=f"{site.in_channels}->{site.out_channels}" + (f" {kernel}" if kernel else "") + "".join(extra),
-        scheme=one.choice.scheme,
-        ranks=one.choice.ranks,
-        macs_before=one.workload.macs,
-        macs_after=one.macs,
-        error=one.error,
-        output_error=one.output_error,
-    )
-
-
-def _parameters(proto: onnx.ModelProto) -> int:
-    """Count the floating-point numbers the model holds as tensors."""
-    return sum(prod(tensor.dims) for tensor in every_tensor(proto) if tensor.data_type in FLOAT_TYPES)
 
 
 def _nothing(prepared: Prepared, request: Request) -> str:

@@ -45,6 +45,40 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.", 
 DrawSeed = Annotated[
     int, typer.Option("--seed", help="Seed of the random inputs, and of which samples --samples takes.", min=0)
 ]
+EvalPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--eval",
+        metavar="PATH",
+        help="Labelled data to judge models on: .npz with an array per input and the labels, or a folder of class "
+        "folders of images.",
+        show_default=False,
+    ),
+]
+Metric = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--metric",
+        help="top1, top5, psnr, cosine, agreement (with the original), or module:function(outputs, labels); higher is "
+        "better. By default what the labels call for.",
+        show_default=False,
+    ),
+]
+EvalShare = Annotated[
+    float,
+    typer.Option("--eval-share", help="Share of --eval to choose models by; the others are kept to report on."),
+]
+Peak = Annotated[float, typer.Option("--peak", help="Largest value of a picture, for psnr.")]
+KeepMacs = Annotated[
+    Optional[float],  # noqa: UP045
+    typer.Option(
+        "--keep-macs",
+        help="Share of the whole model's multiply-adds to keep, 0 to 1; families and ranks are chosen exactly. "
+        "The default, at 0.5, where there is no other goal.",
+        show_default=False,
+    ),
+]
+Trials = Annotated[int, typer.Option("--trials", help="Most models to build, judge and time on the way.", min=1)]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output files.")]
 
 

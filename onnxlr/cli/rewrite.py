@@ -9,13 +9,19 @@ import typer
 
 from onnxlr.cli.options import (
     DrawSeed,
+    EvalPath,
+    EvalShare,
     Force,
     JsonFile,
+    KeepMacs,
+    Metric,
     ModelPath,
+    Peak,
     Provider,
     ProviderOption,
     Shapes,
     Threads,
+    Trials,
     parse_shapes,
 )
 
@@ -32,15 +38,7 @@ def command(
             "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
         ),
     ] = ["auto"],  # noqa: B006 - typer copies it
-    keep_macs: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(
-            "--keep-macs",
-            help="Share of the whole model's multiply-adds to keep, 0 to 1; families and ranks are chosen exactly. "
-            "The default, at 0.5.",
-            show_default=False,
-        ),
-    ] = None,
+    keep_macs: KeepMacs = None,
     energy: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(
@@ -81,6 +79,41 @@ def command(
         Optional[int],  # noqa: UP045
         typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
     ] = None,
+    evaluation: EvalPath = None,
+    metric: Metric = None,
+    eval_share: EvalShare = 0.5,
+    peak: Peak = 1.0,
+    max_drop: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--max-drop",
+            help="Find the fastest model that loses at most this much of the metric: 0.01 is one point of an accuracy; "
+            "dB for psnr.",
+            show_default=False,
+        ),
+    ] = None,
+    max_error: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--max-error",
+            help="Find the fastest model whose outputs are at most this far off (relative L2), where there is no "
+            "--eval. Proves no accuracy.",
+            show_default=False,
+        ),
+    ] = None,
+    min_speedup: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--min-speedup", help="Times faster, measured, at least.", show_default=False),
+    ] = None,
+    target_latency: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--target-latency", metavar="MS", help="Milliseconds a run, at most.", show_default=False),
+    ] = None,
+    max_size: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--max-size", metavar="MB", help="Megabytes of the new model, at most.", show_default=False),
+    ] = None,
+    trials: Trials = 16,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
     threads: Threads = 0,
@@ -133,6 +166,16 @@ def command(
             rank=rank,
             data=data,
             samples=samples,
+            evaluation=evaluation,
+            metric=metric,
+            eval_share=eval_share,
+            peak=peak,
+            max_drop=max_drop,
+            max_error=max_error,
+            min_speedup=min_speedup,
+            target_latency=target_latency,
+            max_size=max_size,
+            trials=trials,
             include=include or (),
             exclude=exclude or (),
             shapes=parse_shapes(shape),

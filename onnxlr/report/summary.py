@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxlr.cost.timing import Speedup, Timing
+    from onnxlr.report.searched import Accuracy, Searched
     from onnxlr.target import Description
     from onnxlr.validation.numeric import OutputDifference
 
@@ -106,6 +107,8 @@ class Summary:
     notes: tuple[str, ...]
     changes: tuple[ChangeRow, ...]
     measured: Measured | None
+    searched: Searched | None = None
+    accuracy: Accuracy | None = None
 
     @property
     def kept_macs(self) -> float:

@@ -1,0 +1,62 @@
+"""Which option each layer gets: an exact knapsack on milliseconds, under a rule for what a layer's error costs.
+
+No rule is right for every network (errors of single layers are small and compound), so several are tried on the real
+one: see ``RULES``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log1p
+from typing import TYPE_CHECKING
+
+from onnxlr.planning.knapsack import knapsack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from onnxlr.search.goals import Goals
+    from onnxlr.search.table import Option, Table
+
+_WHOLE = 1 - 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How a layer's relative error e becomes a loss that is summed over layers."""
+
+    name: str
+    of: Callable[[float], float]
+
+
+RULES = (
+    Rule("squared errors", lambda error: error**2),
+    Rule("product of energies", lambda error: -log1p(-min(error**2, _WHOLE))),  # Zhang et al. 2016, section 3.4
+    Rule("even errors", lambda error: error**4),
+)
+
+
+def allocate(
+    table: Table, rule: Rule, weights: Mapping[str, float], goals: Goals, budget_ms: float
+) -> dict[str, Option] | None:
+    """Choose the options of least weighted loss whose predicted latency is at most ``budget_ms``.
+
+    The goals on MACs and size hold as well. ``weights`` are sensitivities by site, 1 where none is given. None when
+    no choice is within all limits.
+    """
+    rows = table.rows
+    losses = [[rule.of(option.error) * weights.get(row.site, 1.0) for option in row.all] for row in rows]
+    dense_ms = sum(row.dense.ms for row in rows)
+    limits = [([[o.ms for o in row.all] for row in rows], budget_ms - table.original_ms + dense_ms)]
+    if goals.keep_macs is not None:
+        costs = [[float(o.macs) for o in row.all] for row in rows]
+        limits.append((costs, goals.keep_macs * table.macs - table.other_macs))
+    if goals.max_size is not None:
+        costs = [[float(o.parameters) for o in row.all] for row in rows]
+        dense = sum(row.dense.parameters for row in rows)
+        limits.append((costs, dense - (table.size - goals.max_size * 1e6) / table.bytes_each))
+    (first, first_limit), *others = limits
+    picks = knapsack(first, losses, first_limit, others)
+    if picks is None:
+        return None
+    return {row.site: row.all[pick] for row, pick in zip(rows, picks, strict=True) if pick > 0}

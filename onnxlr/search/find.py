@@ -1,0 +1,223 @@
+"""The search as a whole: cheap bounds first, then candidates and their costs, then trials on the real model."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from math import exp
+from typing import TYPE_CHECKING
+
+from onnxlr.cost.timing import time_interleaved
+from onnxlr.errors import BudgetError
+from onnxlr.evaluation.metrics import PLAIN
+from onnxlr.planning.candidates import enumerate_choices
+from onnxlr.report.searched import Protocol, Searched
+from onnxlr.search.course import Course
+from onnxlr.search.ledger import Ledger
+from onnxlr.search.strategy import MILD, fastest_within, most_accurate
+from onnxlr.search.table import ByMacs, tabulate
+from onnxlr.search.verify import ByMetric, by_outputs
+from onnxlr.search.workbench import TIMING, workbench
+from onnxlr.target import channel_block, seeded_feeds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from onnxlr.build import Built
+    from onnxlr.calibrate import Calibration
+    from onnxlr.evaluation import Evaluator
+    from onnxlr.model_io import Model
+    from onnxlr.prepare import Prepared
+    from onnxlr.progress import Progress
+    from onnxlr.report.searched import Trial
+    from onnxlr.schemes.base import Scheme
+    from onnxlr.search.goals import Goals
+    from onnxlr.search.table import Table
+    from onnxlr.search.verify import Verifier
+    from onnxlr.search.workbench import Workbench
+    from onnxlr.target import Target
+
+TRIALS = 16
+_FEEDS = 8  # seeded samples to measure the error of outputs on, where there are no data at all
+_DOUBTED = 1.5  # chains run at most this much faster than their MACs say
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What to search: a prepared model with its statistics, the schemes allowed, where it is to run.
+
+    ``choosing`` scores models on the samples used to choose, None where there are no evaluation data; ``held`` is the
+    number of samples kept apart. ``trials`` bounds how many models are built.
+    """
+
+    model: Model
+    prepared: Prepared
+    calibration: Calibration | None
+    schemes: Sequence[Scheme]
+    target: Target
+    choosing: Evaluator | None
+    held: int
+    goals: Goals
+    trials: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The model that was chosen, and how."""
+
+    built: Built
+    searched: Searched
+
+
+def find(task: Task, progress: Progress) -> Found:
+    """Search for the model that meets the goals: the fastest within the limit on the loss, else the most accurate.
+
+    Raises
+    ------
+    BudgetError
+        When none does, with the best that was seen.
+    """
+    with course(task, Ledger(), progress) as found:
+        if task.goals.loss is not None:
+            fastest_within(found, task.goals)
+        else:
+            most_accurate(found, task.goals)
+        best = found.best
+        if best is None:
+            raise unmet(task, found)
+        return Found(found.built(best), searched(task, found, best))
+
+
+@contextmanager
+def course(task: Task, ledger: Ledger, progress: Progress) -> Iterator[Course]:
+    """Make ready for trials: bounds, candidates, costs, the judge and the workbench.
+
+    Raises
+    ------
+    BudgetError
+        When the goals are out of reach whatever the ranks.
+    """
+    check_bounds(task)
+    with ExitStack() as stack:
+        verifier = stack.enter_context(_verifier(task))
+        bench = stack.enter_context(
+            workbench(task.model, task.prepared, task.target, task.calibration, verifier, task.seed)
+        )
+        table = _table(task, bench, progress)
+        if table.fastest < exp(MILD):
+            raise BudgetError(
+                f"chains are not much faster than their layers on this target: {table.fastest:.2f}x at best",
+                "keep the original, or try other schemes",
+            )
+        yield Course(bench, table, task.goals, ledger, task.trials, lambda share: progress("search", share))
+
+
+def check_bounds(task: Task) -> None:
+    """Refuse what even the shortest chains cannot reach; needs no factorization.
+
+    Raises
+    ------
+    BudgetError
+        With the bound.
+    """
+    block = channel_block(task.target.provider)
+    least = task.prepared.other_macs
+    for workload in task.prepared.workloads:
+        able = [scheme for scheme in task.schemes if scheme.refusal(workload.shape) is None]
+        macs = [
+            workload.extent.macs(scheme.template(workload.shape, ranks))
+            for scheme in able
+            for ranks in scheme.candidates(workload.shape, block)
+        ]
+        least += min([workload.macs, *macs])
+    every = task.prepared.macs
+    if least >= every:
+        raise BudgetError("no layer has a cheaper chain with these schemes", "try other schemes, or onnxlr inspect")
+    ratio = every / max(least, 1)
+    goals = task.goals
+    if goals.keep_macs is not None and goals.keep_macs * every < least:
+        raise BudgetError(
+            f"no choice of schemes and ranks keeps as little as {goals.keep_macs:.4g} of the MACs",
+            f"the least possible with these schemes is {1 / ratio:.3f}",
+        )
+    if goals.min_speedup is not None and goals.min_speedup > _DOUBTED * ratio:
+        raise BudgetError(
+            f"{goals.min_speedup:g}x is out of reach: the shortest chains have {ratio:.2f} times fewer MACs",
+            "ask for less, or try other schemes",
+        )
+
+
+@contextmanager
+def _verifier(task: Task) -> Iterator[Verifier]:
+    if task.choosing is not None:
+        yield ByMetric(task.choosing)
+        return
+    held = () if task.calibration is None else task.calibration.held
+    feeds = held or seeded_feeds(task.model.proto, task.prepared.shapes, seed=task.seed, count=_FEEDS)
+    with by_outputs(task.model.proto, task.model.folder, task.target, feeds) as verifier:
+        yield verifier
+
+
+def _table(task: Task, bench: Workbench, progress: Progress) -> Table:
+    prepared = task.prepared
+    choices = enumerate_choices(
+        prepared.workloads,
+        task.schemes,
+        channel_block(task.target.provider),
+        {} if task.calibration is None else task.calibration.metrics(),
+        lambda share: progress("plan", share),
+    )
+    (timing,) = time_interleaved([bench.original], TIMING)
+    latency = ByMacs(timing.median_ms / max(prepared.macs, 1))
+    return tabulate(
+        choices,
+        latency,
+        original_ms=timing.median_ms,
+        other_macs=prepared.other_macs,
+        size=task.model.size,
+        progress=lambda share: progress("cost", share),
+    )
+
+
+def searched(task: Task, course: Course, best: Trial) -> Searched:
+    """Return the record of a search that ended with ``best``."""
+    protocol = protocol_of(task)
+    return Searched(
+        goals=task.goals.in_words(protocol.metric, protocol.unit),
+        protocol=protocol,
+        trials=tuple(course.trials),
+        chosen=next(index for index, trial in enumerate(course.trials) if trial is best),
+        most_trials=course.most,
+        reverted=tuple(row.workload.site.label for row in course.table.rows if row.site in course.dense),
+    )
+
+
+def protocol_of(task: Task) -> Protocol:
+    """Say what models are judged by."""
+    if task.choosing is None:
+        return Protocol("relative L2 error of the outputs", PLAIN, 0, 0, task.seed)
+    metric = task.choosing.judge.metric
+    return Protocol(metric.name, metric.unit, task.choosing.data.count, task.held, task.seed)
+
+
+def unmet(task: Task, course: Course) -> BudgetError:
+    """Say that no trial meets the goals, and what the best of them is."""
+    protocol = protocol_of(task)
+    goals = task.goals.in_words(protocol.metric, protocol.unit)
+    tried = f"{len(course.trials)} model{'s' if len(course.trials) != 1 else ''} tried"
+    accurate = [trial for trial in course.trials if task.goals.accurate(trial.loss)]
+    if not course.trials:
+        return BudgetError(f"no plan is predicted to meet: {goals}", "ask for less, or try other schemes")
+    if task.goals.loss is not None and not accurate:
+        best = min(course.trials, key=lambda trial: trial.loss)
+        seen = f"the least that was lost is {in_unit(best.loss, protocol)}, at {best.faster:.2f}x"
+    else:
+        best = max(accurate or course.trials, key=lambda trial: trial.faster)
+        seen = f"the fastest accurate enough is {best.faster:.2f}x, {best.latency_ms:.3g} ms"
+    return BudgetError(f"no model meets: {goals}; of {tried} {seen}", "ask for less, or keep the original")
+
+
+def in_unit(loss: float, protocol: Protocol) -> str:
+    """Return a loss as a reader is told it."""
+    return f"{loss * protocol.unit.scale:.3g} {protocol.unit.drop_name}".rstrip()

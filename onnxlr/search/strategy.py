@@ -1,0 +1,177 @@
+"""How the trials of a search are spent: first a bracket around the limit, then better allocations at its edge."""
+
+from __future__ import annotations
+
+from math import exp, inf, isfinite, log
+from typing import TYPE_CHECKING
+
+from onnxlr.search.allocation import RULES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from onnxlr.report.searched import Trial
+    from onnxlr.search.course import Course
+    from onnxlr.search.goals import Goals
+
+MILD = log(1.08)
+"""Log of the least speed-up that is worth a model of its own."""
+CLOSE = log(1.04)
+"""A bracket this narrow is narrow enough."""
+STEP = log(1.06)
+"""How much faster an improved allocation is asked to be."""
+FIRST = log(3.0)
+"""The first speed-up to try, where chains can do twice as much and no goal asks for more."""
+POWER = 0.25
+"""What is lost rises steeply with the logarithm of speed, about with this power's inverse."""
+FAR = 8.0
+"""Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
+
+
+def fastest_within(course: Course, goals: Goals) -> None:
+    """Find the fastest model whose loss is within the limit."""
+    bracket(course, goals)
+    if course.best is None:
+        return
+    back_to_dense(course)
+    improve(course, goals)
+    back_to_dense(course)
+
+
+def bracket(course: Course, goals: Goals) -> None:
+    """Bisect on the logarithm of the predicted speed-up; ends early when even a mild plan loses too much."""
+    limit = goals.loss or 0.0
+    top = log(course.table.fastest)
+    low, high = 0.0, inf
+    at = min(max(log(_wanted(course, goals)), min(0.5 * top, FIRST)), top)
+    compared = False
+    seen: list[tuple[float, float]] = []
+    while course.left > 0:
+        attempt = course.at(exp(at))
+        if attempt is None:
+            return
+        trial = attempt.trial
+        if not goals.accurate(trial.loss) and not compared and trial.loss <= FAR * limit:
+            compared = True
+            trial = _best_rule(course, trial, at)
+        seen.append((at, trial.loss))
+        if goals.accurate(trial.loss):
+            low = max(low, at)
+            if at >= top:
+                return
+        else:
+            high = min(high, at)
+        if high <= MILD or high - low < CLOSE:
+            return
+        course.learn_weights()
+        at = _next(low, high, top, seen, limit)
+
+
+def _wanted(course: Course, goals: Goals) -> float:
+    """Return the least speed-up that the goals on speed call for."""
+    wanted = goals.min_speedup or 1.0
+    if goals.target_latency is not None:
+        wanted = max(wanted, course.table.original_ms / goals.target_latency)
+    return max(wanted, 1.0)
+
+
+def _best_rule(course: Course, first: Trial, at: float) -> Trial:
+    """Try the other rules at the same speed and keep the one whose outputs shift least."""
+    best = first
+    for rule in RULES:
+        attempt = course.at(exp(at), rule=rule) if course.left > 0 else None
+        if attempt is not None and attempt.trial.shift < best.shift:
+            best, course.rule = attempt.trial, rule
+    return best
+
+
+def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], limit: float) -> float:
+    """Choose where to look next, on the logarithm of speed."""
+    floor = max(limit, 1e-6) / 20.0
+    loss = {at: max(value, floor) if isfinite(value) else 1e3 * max(limit, 1e-6) for at, value in seen}
+    if high == inf:
+        ahead: float = (max(limit, 1e-6) / loss[low]) ** POWER
+        return min(low * min(max(ahead, 1.25), 2.0), top)
+    if low == 0.0:
+        back: float = (max(limit, 1e-6) / loss[high]) ** POWER
+        return max(high * min(max(back, 0.3), 0.85), MILD * 0.99)
+    slope = log(loss[high] / loss[low])
+    share = log(max(limit, floor) / loss[low]) / slope if slope > 0.0 else 0.5
+    return low + min(max(share, 0.3), 0.7) * (high - low)
+
+
+def improve(course: Course, goals: Goals) -> None:
+    """Spend what is left on other allocations at a slightly higher speed than the best: a descent on the weights.
+
+    One direction at a time is weighted up or down. A plan that passes sets the new mark; one that fails but shifts the
+    outputs less than the last failure at that speed leaves its weights behind to start from.
+    """
+    if course.best is None:
+        return
+    mark = log(course.best.predicted) + STEP
+    weights, shift = dict(course.weights), inf
+    idle = 0
+    for direction in _directions(course):
+        if course.left <= 0 or mark > log(course.table.fastest) + CLOSE or idle > 2 * len(course.table.rows):
+            return
+        moved = {site: weights.get(site, 1.0) * exp(value) for site, value in direction.items()}
+        before = len(course.trials)
+        attempt = course.at(exp(mark), weights=moved)
+        if attempt is None or len(course.trials) == before:
+            idle += 1
+            continue
+        idle = 0
+        trial = attempt.trial
+        if goals.accurate(trial.loss):
+            weights, shift, mark = moved, inf, max(log(trial.predicted), mark) + STEP
+        elif trial.shift < shift:
+            weights, shift = moved, trial.shift
+
+
+def _directions(course: Course) -> Iterator[dict[str, float]]:
+    """Yield changes of the log-weights by site: none, then each layer (of many, each quarter), up and down."""
+    sites = [row.site for row in course.table.rows if row.options]
+    parts = min(len(sites), 4)
+    if parts == 0:
+        return
+    groups = [set(sites[i * len(sites) // parts : (i + 1) * len(sites) // parts]) for i in range(parts)]
+    size = log(2.0)
+    while True:
+        yield dict.fromkeys(sites, 0.0)
+        for group in groups:
+            for sign in (1.0, -1.0):
+                yield {site: sign * size if site in group else 0.0 for site in sites}
+        size *= 0.7
+
+
+def back_to_dense(course: Course) -> None:
+    """Leave layers dense whose chains are not faster in the whole model, and see whether that is better."""
+    best = course.best
+    if best is None:
+        return
+    idle = {layer.site for layer in best.layers if not layer.pays}
+    if not idle or idle == {choice.site for choice in best.choices} or course.left <= 0:
+        return
+    course.dense |= idle
+    kept = [choice for choice in best.choices if choice.site not in idle]
+    course.attempt(course.table.picks(kept), f"{best.how}; {len(idle)} back to dense")
+
+
+def most_accurate(course: Course, goals: Goals) -> None:
+    """Find the model that loses least among those that are fast and small enough."""
+    asked = max(log(_wanted(course, goals)), 0.0)
+    at, top = asked, log(course.table.fastest)
+    for rule in RULES:
+        attempt = course.at(exp(at), rule=rule)
+        if attempt is None:
+            break
+        for _ in range(3):
+            if goals.fast(attempt.trial, course.table.macs) or course.left <= 0 or at >= top:
+                break
+            missed = max(log(_wanted(course, goals)) - log(attempt.trial.faster), 0.01)
+            at = min(at + missed + 0.01, top)
+            again = course.at(exp(at), rule=rule)
+            if again is None or again.trial is attempt.trial:
+                break
+            attempt = again
+    back_to_dense(course)

@@ -1,0 +1,164 @@
+"""One plan tried in earnest: fitted, built, judged on the data, timed beside the original, and profiled."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from onnxlr.build import build
+from onnxlr.cost.profile import ProfileOptions, profile
+from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
+from onnxlr.errors import ModelError
+from onnxlr.model_io import dense_size, runnable
+from onnxlr.report.searched import LayerTime, Trial
+from onnxlr.target import bind, seeded_feeds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import onnx
+
+    from onnxlr.build import Built
+    from onnxlr.calibrate import Calibration
+    from onnxlr.cost.profile import Profile
+    from onnxlr.cost.timing import Timing
+    from onnxlr.model_io import Model
+    from onnxlr.planning.plan import Choice
+    from onnxlr.prepare import Prepared
+    from onnxlr.search.table import Option, Table
+    from onnxlr.search.verify import Verifier
+    from onnxlr.target import Feeds, Target
+    from onnxlr_passes.sites import Site
+
+TIMING = TimingOptions(budget_s=0.6, warmup_s=0.1)
+PROFILING = ProfileOptions(budget_s=0.3)
+MOST_TIMINGS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workbench:
+    """What trials need: the model, its statistics, the judge, and the original ready to run."""
+
+    model: Model
+    prepared: Prepared
+    target: Target
+    calibration: Calibration | None
+    verifier: Verifier
+    original: Callable[[], None]
+    feeds: Feeds
+    dense_ms: Mapping[str, float]
+
+    def build(self, choices: Sequence[Choice]) -> Built:
+        """Fit and write the chains."""
+        return build(self.prepared, self.model.folder, self.target, self.calibration, choices, lambda _: None)
+
+    def attempt(self, table: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
+        """Try the plan of ``picks``; whether goals are met is left open (False)."""
+        choices = table.choices(picks)
+        built = self.build(choices)
+        verdict = self.verifier.judge(built.proto)
+        before, after, timings = self._time(built.proto)
+        gain = speedup(before, after)
+        saved = sum(one.workload.macs - one.macs for one in built.made)
+        trial = Trial(
+            choices=choices,
+            how=how,
+            predicted=table.original_ms / table.predicted_ms(picks),
+            faster=gain.ratio,
+            low=gain.low,
+            high=gain.high,
+            original_ms=before.median_ms,
+            latency_ms=after.median_ms,
+            unstable=before.unstable or after.unstable,
+            timings=timings,
+            macs=self.prepared.macs - saved,
+            size=dense_size(built.proto, self.model.folder),
+            loss=verdict.loss,
+            loss_error=verdict.loss_error,
+            agreement=verdict.agreement,
+            shift=verdict.shift,
+            met=False,
+            layers=self._layers(built, picks),
+            errors=tuple((one.choice.site, _error(one.output_error, one.error)) for one in built.made),
+        )
+        return trial, built
+
+    def _time(self, model: onnx.ModelProto) -> tuple[Timing, Timing, int]:
+        """Time both models in turns; again where the machine was restless, and the calmest counts."""
+        tried: list[tuple[Timing, Timing]] = []
+        with runnable(model, self.model.folder) as source:
+            new = bind(self.target.session(source), self.feeds)
+            while len(tried) < MOST_TIMINGS and not any(stable(*pair) for pair in tried):
+                before, after = time_interleaved((self.original, new), TIMING)
+                tried.append((before, after))
+        before, after = min(tried, key=lambda pair: (not stable(*pair), pair[0].spread + pair[1].spread))
+        return before, after, len(tried)
+
+    def _layers(self, built: Built, picks: Mapping[str, Option]) -> tuple[LayerTime, ...]:
+        """Return each chain's time within the whole model."""
+        sites = [one.workload.site for one in built.made]
+        try:
+            seen = profile(built.proto, self.model.folder, self.target, self.feeds, PROFILING)
+        except ModelError:  # without a trace the layers' own times stay unknown
+            realised: dict[str, float] = {}
+        else:
+            realised = layer_times(seen, sites)
+        return tuple(
+            LayerTime(site.key, site.label, picks[site.key].ms, self.dense_ms.get(site.key), realised.get(site.key))
+            for site in sites
+        )
+
+
+def stable(before: Timing, after: Timing) -> bool:
+    """Whether both latencies may be quoted."""
+    return not (before.unstable or after.unstable)
+
+
+def _error(on_data: float | None, of_weights: float) -> float:
+    return of_weights if on_data is None else on_data
+
+
+@contextmanager
+def workbench(
+    model: Model,
+    prepared: Prepared,
+    target: Target,
+    calibration: Calibration | None,
+    verifier: Verifier,
+    seed: int,
+) -> Iterator[Workbench]:
+    """Open the original and profile it once.
+
+    Raises
+    ------
+    ModelError
+        When the target cannot run the model.
+    """
+    (feeds,) = seeded_feeds(model.proto, prepared.shapes, seed=seed)
+    sites = [workload.site for workload in prepared.workloads]
+    try:
+        dense = layer_times(profile(prepared.proto, model.folder, target, feeds, PROFILING), sites)
+    except ModelError:
+        dense = {}
+    with runnable(model.proto, model.folder) as source:
+        original = bind(target.session(source), feeds)
+        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, dense)
+
+
+def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:
+    """Return the milliseconds of every site in a profiled run, its chain's nodes summed, by site key.
+
+    What the trace does not show, such as a layer fused into another, is left out.
+    """
+    found: dict[str, float] = {}
+    for site in sites:
+        prefix = f"{site.output}/lr"
+        times = [
+            node.ms
+            for node in seen.nodes
+            if node.scope == site.scope and (node.output == site.output or node.output.startswith(prefix))
+        ]
+        if times:
+            found[site.key] = sum(times)
+    return found
