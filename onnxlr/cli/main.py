@@ -8,7 +8,7 @@ from io import TextIOWrapper
 
 import typer
 
-from onnxlr.cli import bench, inspect, rewrite, validate
+from onnxlr.cli import bench, finetune, inspect, rewrite, validate
 from onnxlr.cli.guard import guard
 
 _DONE = "Exit codes: 0 done; 2 usage; 3 a model or its data cannot be read or used;"
@@ -18,6 +18,7 @@ _REWRITE = (
     f"written); {_INTERRUPTED}"
 )
 _VALIDATE = f"{_DONE} 5 NEW failed; {_INTERRUPTED}"
+_FINETUNE = f"{_DONE} 5 the runtime does not compute what was trained (nothing written); {_INTERRUPTED}"
 _READ_ONLY = f"{_DONE} {_INTERRUPTED}"
 
 app = typer.Typer(
@@ -31,6 +32,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("rewrite", short_help="Make a model faster, and prove it.", epilog=_REWRITE)(guard(rewrite.command))
+app.command("finetune", short_help="Train a rewritten model to answer as the original.", epilog=_FINETUNE)(
+    guard(finetune.command)
+)
 app.command("inspect", short_help="List what a model is made of and what could be saved.", epilog=_READ_ONLY)(
     guard(inspect.command)
 )

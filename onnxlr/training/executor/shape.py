@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def unsqueeze(call: Call) -> Tensor:
 
 def expand(call: Call) -> Tensor:
     """Expand, which broadcasts both ways."""
-    like = torch.empty(call.integers(1) or [], dtype=call[0].dtype, device="meta")
-    return call[0].expand(torch.broadcast_tensors(call[0].to("meta"), like)[0].shape)
+    return call[0].expand(np.broadcast_shapes(call[0].shape, tuple(call.integers(1) or [])))
 
 
 def tile(call: Call) -> Tensor:

@@ -1,0 +1,427 @@
+"""Fine-tuning: what it changes and what it leaves, that it gains, resumes, and never makes worse."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+import onnxlr
+from onnxlr.errors import ModelError, UsageError
+from onnxlr.progress import silent
+from onnxlr.training.balance import balance
+from onnxlr.training.blocks import find_blocks, trainable
+from onnxlr.training.executor import TorchGraph
+from onnxlr.training.options import TrainOptions
+from onnxlr.training.writeback import write_back
+from onnxlr_passes.fidelity import differences
+from tests.cli.small import COMMAND, environment, refused, written
+from tests.cli.small import onnxlr as command
+from tests.training.networks import classifier, images, rewritten
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TEACHER = classifier()
+STUDENT = rewritten(TEACHER, "tucker2", (3, 3))
+CHAINS = {"tucker2": (3, 3), "basis": (3,), "separable-vh": (4,), "cp3": (6,), "cp4": (6,), "mixed": (3, 3, 2)}
+QUICK = TrainOptions(epochs=3, block_epochs=1, batch=(32,), learning_rate=0.02, block_rate=0.02)
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def changed(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
+    one, other = arrays(before), arrays(after)
+    return {name for name in one if not np.array_equal(one[name], other[name])}
+
+
+def tune(student: onnx.ModelProto, **options: object) -> onnxlr.training.api.Finetuned:
+    wanted = {name: getattr(QUICK, name) for name in TrainOptions.__slots__} | options
+    return onnxlr.finetune(student, teacher=TEACHER, data=[images(256)], options=TrainOptions(**wanted), threads=1)
+
+
+@pytest.mark.parametrize("scheme", CHAINS)
+def test_no_step_at_all_gives_the_same_bytes(scheme: str) -> None:
+    student = rewritten(TEACHER, scheme, CHAINS[scheme])
+    result = tune(student, epochs=0, block_epochs=0)
+    assert result.model.SerializeToString(deterministic=True) == student.SerializeToString(deterministic=True)
+
+
+def test_weights_go_back_in_whatever_field_they_were() -> None:
+    student = onnx.ModelProto()
+    student.CopyFrom(STUDENT)
+    tensor = student.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(tensor)
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend(values.ravel().tolist())
+    graph = TorchGraph(student)
+    same = write_back(student, None, {name: graph.weight(name) for name in graph.weights})
+    assert same.SerializeToString(deterministic=True) == student.SerializeToString(deterministic=True)
+    new = write_back(student, None, {tensor.name: graph.weight(tensor.name) * 2})
+    assert np.array_equal(arrays(new)[tensor.name], values * 2)
+    assert not new.graph.initializer[0].float_data
+    assert differences(student, new, rewritten=[tensor.name]) == ()
+
+
+@pytest.mark.parametrize("scheme", CHAINS)
+def test_training_gains_and_changes_weights_only(scheme: str) -> None:
+    student = rewritten(TEACHER, scheme, CHAINS[scheme])
+    result = tune(student)
+    assert result.summary.after.loss < 0.85 * result.summary.before.loss
+    assert result.summary.blocks == 1
+    moved = changed(student, result.model)
+    assert moved
+    assert differences(student, result.model, rewritten=moved) == ()
+    feeds = images(64, seed=9)
+    answers = [
+        np.asarray(
+            ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)[0]
+        )
+        for model in (TEACHER, student, result.model)
+    ]
+    assert np.linalg.norm(answers[2] - answers[0]) < 0.95 * np.linalg.norm(answers[1] - answers[0])
+
+
+def test_what_cannot_be_bettered_is_given_back() -> None:
+    result = tune(TEACHER)
+    assert result.model.SerializeToString(deterministic=True) == TEACHER.SerializeToString(deterministic=True)
+    assert any("nothing is changed" in note for note in result.summary.notes)
+
+
+def test_a_rate_that_destroys_does_no_harm() -> None:
+    result = tune(STUDENT, learning_rate=50.0, block_rate=50.0)
+    assert result.summary.after.loss <= result.summary.before.loss
+
+
+def test_the_same_run_gives_the_same_bytes_and_another_seed_others() -> None:
+    one, two, other = tune(STUDENT), tune(STUDENT), tune(STUDENT, seed=1)
+    assert one.model.SerializeToString() == two.model.SerializeToString()
+    assert one.model.SerializeToString() != other.model.SerializeToString()
+
+
+def test_blocks_alone_learn_the_activations_of_the_layer() -> None:
+    student = rewritten(TEACHER, "basis", (4,))
+    result = tune(student, epochs=0, block_epochs=6)
+    assert changed(student, result.model) <= {*find_blocks(TorchGraph(student))[0].weights}
+    x = torch.from_numpy(images(64, seed=9)["x"])
+    wanted = TorchGraph(TEACHER)({"x": x}, ["c1"])["c1"]
+    before, after = (TorchGraph(model)({"x": x}, ["c1"])["c1"] for model in (student, result.model))
+    assert (after - wanted).norm() < 0.95 * (before - wanted).norm()
+
+
+def test_labels_alone_and_mixed() -> None:
+    data = images(256)
+    labels = (data["x"].mean((1, 2, 3)) > 0).astype(np.int64)
+    for teacher in (None, TEACHER):
+        result = onnxlr.finetune(STUDENT, teacher=teacher, data=[data], labels=labels, options=QUICK, threads=1)
+        assert result.summary.before.accuracy is not None
+        assert result.summary.after.accuracy > result.summary.before.accuracy
+        assert (result.summary.after.agreement is None) == (teacher is None)
+
+
+def test_a_frozen_basis_never_changes() -> None:
+    student = rewritten(TEACHER, "basis", (3,))
+    basis = find_blocks(TorchGraph(student))[0].basis
+    assert basis == "c1/lr0_basis_weight"
+    frozen = tune(student, freeze_basis=True)
+    assert basis not in changed(student, frozen.model)
+    assert changed(student, frozen.model)
+    assert basis in changed(student, tune(student).model)
+
+
+def test_a_penalty_makes_the_basis_orthogonal() -> None:
+    from onnxlr.training.losses import overlap
+
+    student = rewritten(TEACHER, "separable-vh", (3,))
+    with pytest.raises(UsageError, match="no basis chains"):
+        tune(student, orthogonality=1.0)
+    student = rewritten(TEACHER, "basis", (3,))
+    name = find_blocks(TorchGraph(student))[0].basis
+    tilted = onnx.ModelProto()
+    tilted.CopyFrom(student)
+    tensor = next(one for one in tilted.graph.initializer if one.name == name)
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[1] += values[0]
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+    losses = [
+        float(overlap(torch.tensor(arrays(tune(tilted, orthogonality=w, epochs=8).model)[name]))) for w in (0.0, 10.0)
+    ]
+    assert losses[1] < 0.5 * losses[0]
+
+
+def test_batchnorm_is_trained_with_its_statistics_only_on_request() -> None:
+    teacher = classifier(batchnorm=True)
+    data = {"x": images(256)["x"] + 1.0}
+    student = rewritten(teacher, "tucker2", (3, 3))
+    for wanted in (False, True):
+        options = TrainOptions(epochs=6, block_epochs=0, batch=(32,), learning_rate=0.02, batchnorm=wanted)
+        result = onnxlr.finetune(student, teacher=teacher, data=[data], options=options, threads=1)
+        assert ({"s", "o", "m", "v"} <= changed(student, result.model)) is wanted
+
+
+@pytest.mark.parametrize("scheme", ["cp3", "cp4"])
+def test_balanced_factors_have_equal_norms_and_compute_the_same(scheme: str) -> None:
+    student = rewritten(TEACHER, scheme, CHAINS[scheme])
+    graph = TorchGraph(student)
+    (block,) = find_blocks(graph)
+    assert block.is_cp
+    rng = np.random.default_rng(0)
+    scales = torch.from_numpy(rng.uniform(0.1, 10, graph.weight(block.factors[0]).shape[0]).astype(np.float32))
+    with torch.no_grad():
+        graph.weight(block.factors[0]).mul_(scales[:, None, None, None])
+    x = torch.from_numpy(images(8)["x"])
+    before = graph({"x": x})["y"].detach()
+    balance(block, graph)
+    assert torch.allclose(graph({"x": x})["y"], before, rtol=1e-4, atol=1e-4)
+    norms = [graph.weight(name).flatten(1).norm(dim=1) for name in block.factors[:-1]]
+    norms.append(graph.weight(block.factors[-1]).flatten(1).norm(dim=0))
+    assert all(torch.allclose(one, norms[0], rtol=1e-4) for one in norms)
+
+
+def test_what_is_trained() -> None:
+    teacher = TorchGraph(classifier(batchnorm=True))
+    assert trainable(teacher, batchnorm=False) == ("w0", "b0", "w1", "b1", "w2", "b2")
+    assert set(trainable(teacher, batchnorm=True)) == {"w0", "b0", "w1", "b1", "w2", "b2", "s", "o"}
+
+
+def test_a_fixed_batch_is_kept_to() -> None:
+    teacher = classifier(batch=4)
+    student = rewritten(teacher, "tucker2", (3, 3))
+    result = onnxlr.finetune(student, teacher=teacher, data=[images(64)], options=QUICK, threads=1)
+    assert (result.summary.trained, result.summary.held_out) == (60, 4)
+    assert result.summary.steps == 4 * 15
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        ({"teacher": None}, UsageError, "nothing to learn from"),
+        ({"teacher": classifier(batch=4)}, None, ""),
+        ({"labels": np.arange(64)}, ModelError, "labels are not from 0 to 3"),
+        ({"labels": np.zeros((64, 3))}, ModelError, "one whole number a sample"),
+        ({"labels": "y"}, UsageError, "labels are read from an .npz file"),
+        ({"data": [images(1)]}, ModelError, "too few"),
+        ({"options": TrainOptions(freeze_basis=True)}, UsageError, "no basis chains"),
+        ({"options": TrainOptions(augment="spin")}, UsageError, "'spin' is no augmentation"),
+    ],
+)
+def test_what_cannot_be_done_is_said(given: dict[str, object], kind: type[Exception] | None, message: str) -> None:
+    arguments = {"teacher": TEACHER, "data": [images(64)], "options": TrainOptions(epochs=0, block_epochs=0)} | given
+    if kind is None:
+        onnxlr.finetune(STUDENT, threads=1, **arguments)
+        return
+    with pytest.raises(kind, match=message):
+        onnxlr.finetune(STUDENT, threads=1, **arguments)
+
+
+def test_half_precision_is_refused() -> None:
+    from onnx import TensorProto
+
+    from tests.cli.small import network
+
+    model = network(dtype=TensorProto.FLOAT16)
+    data = {"x": np.zeros((8, 3, 16, 16), np.float16)}
+    with pytest.raises(ModelError, match="is float16"):
+        onnxlr.finetune(model, teacher=model, data=[data], options=QUICK, threads=1)
+
+
+def test_augmentation_changes_images_by_the_seed() -> None:
+    from onnxlr.training.augment import parse_augment
+
+    flip, crop = parse_augment("flip,crop:2")
+    x = torch.arange(2 * 64, dtype=torch.float32).reshape(2, 1, 8, 8) + 1
+    for change in (flip, crop):
+        one, two = (change(x, np.random.default_rng(3)) for _ in range(2))
+        assert torch.equal(one, two)
+        assert one.shape == x.shape
+        assert not all(torch.equal(change(x, np.random.default_rng(seed)), x) for seed in range(8))
+    assert {tuple(flip(x, np.random.default_rng(seed))[0, 0, 0].tolist()) for seed in range(8)} == {
+        tuple(x[0, 0, 0].tolist()),
+        tuple(x[0, 0, 0].flip(0).tolist()),
+    }
+    moved = crop(x, np.random.default_rng(0))[0, 0]
+    inside = moved[moved > 0]
+    assert len(inside) >= 36
+    assert set(inside.tolist()) <= set(x[0, 0].ravel().tolist())
+    assert tune(STUDENT, augment="flip,crop:1", epochs=6).summary.after.loss < 1.0
+
+
+class BrokenOff(Exception):  # noqa: N818 - a signal of the test, not an error
+    """Raised to break a run off."""
+
+
+@pytest.mark.parametrize("at", [1, 7, 8, 20, 27])
+def test_a_run_broken_off_anywhere_goes_on_to_the_same_bytes(at: int, tmp_path: Path) -> None:
+    options = TrainOptions(
+        epochs=3, batch=(32,), learning_rate=0.02, checkpoint_every=3, augment="flip", batchnorm=True
+    )
+    teacher = classifier(batchnorm=True)
+    student = rewritten(teacher, "cp3", (6,))
+    path = tmp_path / "run.checkpoint"
+    told = 0
+
+    def interrupt(stage: str, share: float) -> None:
+        nonlocal told
+        told += 1
+        if told == at:
+            raise BrokenOff
+
+    def start(progress: object, checkpoint: Path | None) -> bytes:
+        result = onnxlr.finetune(
+            student,
+            teacher=teacher,
+            data=[images(256)],
+            options=options,
+            threads=1,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        return result.model.SerializeToString(deterministic=True)
+
+    whole = start(silent, None)
+    with pytest.raises(BrokenOff):  # as abrupt as a kill: nothing is saved on the way out
+        start(interrupt, path)
+    assert path.exists() == (at > 3)
+    assert start(silent, path) == whole
+
+
+def test_a_signal_is_heard_after_the_step_and_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "run.checkpoint"
+    options = TrainOptions(epochs=3, batch=(32,), checkpoint_every=1000)
+    steps = []
+
+    def interrupt(stage: str, share: float) -> None:
+        steps.append((stage, share))
+        if len(steps) == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    def start(progress: object, checkpoint: Path | None) -> bytes:
+        result = onnxlr.finetune(
+            STUDENT,
+            teacher=TEACHER,
+            data=[images(256)],
+            options=options,
+            threads=1,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        return result.model.SerializeToString(deterministic=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start(interrupt, path)
+    assert len(steps) == 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed: list[object] = []
+    assert start(lambda *told: resumed.append(told), path) == start(silent, None)
+    assert len(resumed) == 4 * 7 - 10
+
+
+def test_a_thread_has_no_signals_to_mind() -> None:
+    found = []
+    thread = threading.Thread(target=lambda: found.append(tune(STUDENT)))
+    thread.start()
+    thread.join()
+    assert found[0].model.SerializeToString() == tune(STUDENT).model.SerializeToString()
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.checkpoint"
+    options = TrainOptions(epochs=1, batch=(32,), checkpoint_every=1)
+    onnxlr.finetune(STUDENT, teacher=TEACHER, data=[images(64)], options=options, threads=1, checkpoint=path)
+    other = TrainOptions(epochs=2, batch=(32,), checkpoint_every=1)
+    with pytest.raises(UsageError, match="of a run with other models, data or options; remove it"):
+        onnxlr.finetune(STUDENT, teacher=TEACHER, data=[images(64)], options=other, threads=1, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        onnxlr.finetune(STUDENT, teacher=TEACHER, data=[images(64)], options=options, threads=1, checkpoint=path)
+
+
+def prepared(folder: Path) -> tuple[str, ...]:
+    written(TEACHER, folder / "t.onnx")
+    written(STUDENT, folder / "s.onnx")
+    data = images(256)
+    np.savez(folder / "d.npz", x=data["x"], y=(data["x"].mean((1, 2, 3)) > 0).astype(np.uint8))
+    return ("finetune", "s.onnx", "--teacher", "t.onnx", "--data", "d.npz", "--epochs", "2", "--threads", "1")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    arguments = prepared(tmp_path)
+    done = command(*arguments, "--labels", "y", "--json", "r.json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "held-out samples" in done.stdout
+    assert done.stdout.endswith("wrote s.ft.onnx\nwrote r.json\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"t.onnx", "s.onnx", "d.npz", "s.ft.onnx", "r.json"}
+    onnx.checker.check_model(str(tmp_path / "s.ft.onnx"), full_check=True)
+    refused(tmp_path, 2, "s.ft.onnx exists", *arguments)
+    refused(tmp_path, 2, "is the same file as the input", *arguments, "-o", "t.onnx", "--force")
+    refused(tmp_path, 2, "--batch a is not a list", *arguments, "-o", "b.onnx", "--batch", "a")
+    refused(tmp_path, 2, "has no array 'z'; its arrays: x, y", *arguments, "-o", "b.onnx", "--labels", "z")
+    refused(tmp_path, 2, "same file", *arguments, "-o", "b.onnx", "--checkpoint", "b.onnx")
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    arguments = (*prepared(tmp_path), "--epochs", "60", "--checkpoint-every", "5")
+    assert command(*arguments, "-o", "whole.onnx", cwd=tmp_path).returncode == 0
+    killed = [*COMMAND, *arguments, "-o", "killed.onnx"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        child = subprocess.Popen(killed, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+        checkpoint = tmp_path / "killed.onnx.checkpoint"
+        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while child.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen):
+            time.sleep(0.01)
+        os.kill(child.pid, number)
+        _, error = child.communicate()
+        assert child.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+        assert ("interrupted" in error) == (number == signal.SIGTERM)
+        assert not (tmp_path / "killed.onnx").exists()
+    assert subprocess.run(killed, cwd=tmp_path, env=environment(), check=False).returncode == 0
+    assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
+def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
+    arguments = prepared(tmp_path)
+    (tmp_path / "hide.py").write_text(
+        "import sys, importlib.abc\n"
+        "class Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'torch':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "import importlib.util\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else real(name, *rest)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "from onnxlr.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "hide.py", *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "onnxlr: fine-tuning needs PyTorch, which is not installed; pip install 'onnxlr[train]'\n"
+    for other in (["inspect", "s.onnx"], ["--help"], ["finetune", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "hide.py", *other],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
