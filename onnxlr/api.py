@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlr import model_io, pipeline
-from onnxlr.calibration import DataOptions, from_iterable, open_source
+from onnxlr.calibration import DataOptions, ImageOptions, Memory, from_iterable, open_source, parse_memory
+from onnxlr.cost.cache import default_cache
 from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import UsageError
 from onnxlr.evaluation import open_evaluation
 from onnxlr.inspection import inspect_model as _inspect_model
+from onnxlr.parallel import working
 from onnxlr.planning.budget import Energy, Evbmf, KeepMacs, Rank
 from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
@@ -115,6 +117,8 @@ def rewrite(
     rank: int | str | None = None,
     data: Data | None = None,
     samples: int | None = None,
+    images: ImageOptions | None = None,
+    memory: int | str = "4GB",
     evaluation: str | os.PathLike[str] | None = None,
     metric: str | Callable[[Any, Any], float] | None = None,
     eval_share: float = 0.5,
@@ -125,6 +129,7 @@ def rewrite(
     target_latency: float | None = None,
     max_size: float | None = None,
     trials: int = TRIALS,
+    cache: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -135,6 +140,7 @@ def rewrite(
     validate: bool = True,
     dry_run: bool = False,
     seed: int = 0,
+    jobs: int = 0,
     progress: Progress = silent,
 ) -> Rewrite:
     """Replace convolutions and large linear layers of ``model`` by cheaper low-rank chains.
@@ -152,6 +158,10 @@ def rewrite(
         Unlabelled calibration data: a path (.npz, .npy, a folder of those or of images), a CalibrationDataReader or any
         iterable of feeds; and how many samples of it to use. Factors are fitted to what the layers make of them, one
         layer after the other, an eighth of the data being held out to measure the output error on.
+    images
+        How image files become inputs, those of ``evaluation`` too; None for RGB in 0..1 of the size they have.
+    memory
+        Bytes, or as ``"4GB"``, that fitting to data may take, about; what is larger goes to temporary files.
     evaluation
         Labelled data to judge the model on: an .npz with an array per input and the labels, or a folder of class
         folders of images; unlabelled data where the metric needs no labels.
@@ -173,6 +183,8 @@ def rewrite(
         there is no such limit.
     trials
         How many models may be built and measured on the way.
+    cache
+        Whether measured latencies are looked up in, and added to, this user's cache.
     include, exclude
         Shell patterns on node names.
     shapes
@@ -189,6 +201,8 @@ def rewrite(
         Plan and count only; ``Rewrite.model`` is then the prepared original.
     seed
         Of the random feeds.
+    jobs
+        Layers worked on at a time; 0 for as many as this process may use cores. The result does not depend on it.
     progress
         Called with a stage's name and its share done.
 
@@ -201,16 +215,22 @@ def rewrite(
     goals = Goals(max_drop, max_error, min_speedup, target_latency, keep_macs, max_size)
     if goals.searching and (energy is not None or rank is not None):
         raise UsageError("--energy and --rank leave nothing to search for", "leave them out, or the goals")
+    if images is not None and not any(_is_folder(path) for path in (data, evaluation)):
+        raise UsageError("image options are for a folder of images", "give one as data, or leave them out")
+    limit = Memory(parse_memory(memory) if isinstance(memory, str) else memory)
+    options = DataOptions(samples, seed, images or ImageOptions(), limit)
     source = model_io.load(model)
     with (
-        _calibration(source, data, shapes or {}, DataOptions(samples=samples, seed=seed)) as calibration,
-        _evaluation(source, evaluation, shapes or {}, DataOptions(seed=seed)) as judged_on,
+        working(jobs),
+        _calibration(source, data, shapes or {}, options) as calibration,
+        _evaluation(source, evaluation, shapes or {}, replace(options, samples=None)) as judged_on,
     ):
         request = Request(
             schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
             budget=budget_of(keep_macs, energy, rank),
             goals=goals,
             trials=trials,
+            cache=default_cache(use=cache),
             selection=Selection(tuple(include), tuple(exclude)),
             target=_target(provider, threads, _shapes(shapes, calibration, judged_on)),
             plan=replayed,
@@ -223,6 +243,10 @@ def rewrite(
         )
         outcome = pipeline.run(source, request, progress)
     return Rewrite(outcome.proto, outcome.plan, outcome.summary, source)
+
+
+def _is_folder(data: Data | None) -> bool:
+    return isinstance(data, str | PathLike) and Path(data).is_dir()
 
 
 @contextmanager

@@ -111,6 +111,7 @@ def task_of(
         held=0 if judges is None else judges.rest.count,
         goals=request.goals,
         trials=request.trials,
+        cache=request.cache,
         seed=request.seed,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from onnxlr.cost.cache import LatencyCache
 from onnxlr.errors import UsageError
 from onnxlr.planning.budget import KeepMacs
 from onnxlr.prepare import Selection
@@ -70,6 +71,7 @@ class Request:
     plan: Plan | None = None
     data: Source | None = None
     evaluation: Evaluation | None = None
+    cache: LatencyCache = field(default_factory=lambda: LatencyCache(None))
     simplify: bool = True
     validate: bool = True
     dry_run: bool = False

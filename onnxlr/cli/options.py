@@ -79,6 +79,9 @@ KeepMacs = Annotated[
     ),
 ]
 Trials = Annotated[int, typer.Option("--trials", help="Most models to build, judge and time on the way.", min=1)]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Measure every latency anew; neither read nor write the cache.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing output files.")]
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from onnxlr.cli.images import (
+    ImageCrop,
+    ImageLayout,
+    ImageMean,
+    ImageOrder,
+    ImagePreset,
+    ImageScale,
+    ImageSize,
+    ImageStd,
+    image_options,
+)
 from onnxlr.cli.options import (
     DrawSeed,
     EvalPath,
@@ -16,6 +28,7 @@ from onnxlr.cli.options import (
     KeepMacs,
     Metric,
     ModelPath,
+    NoCache,
     Peak,
     Provider,
     ProviderOption,
@@ -79,6 +92,18 @@ def command(
         Optional[int],  # noqa: UP045
         typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
     ] = None,
+    image_preset: ImagePreset = None,
+    image_size: ImageSize = None,
+    image_crop: ImageCrop = None,
+    image_mean: ImageMean = None,
+    image_std: ImageStd = None,
+    image_scale: ImageScale = None,
+    image_layout: ImageLayout = None,
+    image_order: ImageOrder = None,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="What fitting to data may take, about, as 512MB or 4GB."),
+    ] = "4GB",
     evaluation: EvalPath = None,
     metric: Metric = None,
     eval_share: EvalShare = 0.5,
@@ -114,6 +139,7 @@ def command(
         typer.Option("--max-size", metavar="MB", help="Megabytes of the new model, at most.", show_default=False),
     ] = None,
     trials: Trials = 16,
+    no_cache: NoCache = False,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
     threads: Threads = 0,
@@ -138,6 +164,12 @@ def command(
         ),
     ] = False,
     seed: DrawSeed = 0,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", help="Layers to work on at a time; 0 is one a core. The result does not depend on it.", min=0
+        ),
+    ] = 0,
 ) -> None:
     """Replace convolutions and large linear layers by low-rank chains, and show what that gained and cost.
 
@@ -146,7 +178,7 @@ def command(
     from onnxlr import api
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_data_output, check_outputs
-    from onnxlr.model_io import write_text
+    from onnxlr.model_io import load, write_text
     from onnxlr.report.summary_view import render_summary
 
     target = out or model.with_name(f"{model.stem}.lr.onnx")
@@ -166,6 +198,17 @@ def command(
             rank=rank,
             data=data,
             samples=samples,
+            images=image_options(
+                image_preset,
+                size=image_size,
+                crop=image_crop,
+                mean=image_mean,
+                std=image_std,
+                scale=image_scale,
+                layout=image_layout,
+                order=image_order,
+            ),
+            memory=memory,
             evaluation=evaluation,
             metric=metric,
             eval_share=eval_share,
@@ -176,6 +219,7 @@ def command(
             target_latency=target_latency,
             max_size=max_size,
             trials=trials,
+            cache=not no_cache,
             include=include or (),
             exclude=exclude or (),
             shapes=parse_shapes(shape),
@@ -186,13 +230,16 @@ def command(
             validate=not no_validate,
             dry_run=dry_run,
             seed=seed,
+            jobs=jobs,
             progress=tell,
         )
     # Files first: a reader that closes the pipe early must not cost them.
-    written = []
+    written, summary = [], result.summary
     if not dry_run:
         written.append(result.save(target, force=force))
-    for path, text in ((save_plan, result.plan.to_json), (json_file, result.summary.to_json)):
+        if json_file is not None:
+            summary = replace(summary, written=str(target), written_sha256=load(target).sha256)
+    for path, text in ((save_plan, result.plan.to_json), (json_file, summary.to_json)):
         if path is not None:
             write_text(path, text(), force=force)
             written.append(path)

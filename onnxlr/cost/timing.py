@@ -90,6 +90,8 @@ def time_interleaved(
     runners: Sequence[Runner],
     options: TimingOptions = TimingOptions(),
     progress: Callable[[float], None] | None = None,
+    *,
+    clock: Callable[[], int] = perf_counter_ns,
 ) -> tuple[Timing, ...]:
     """Time every runner in interleaved bursts.
 
@@ -99,6 +101,8 @@ def time_interleaved(
         Calls that run one model once, for example from ``onnxlr.target.bind``.
     progress
         Called after each round with the share of the work done, 0 to 1.
+    clock
+        Gives nanoseconds; how long to measure goes by the wall all the same.
 
     Returns
     -------
@@ -107,14 +111,14 @@ def time_interleaved(
     """
     if not runners:
         return ()
-    bursts = [burst_size(_warm_up(runner, options.warmup_s), options.burst_ms) for runner in runners]
+    bursts = [burst_size(_warm_up(runner, options.warmup_s, clock), options.burst_ms) for runner in runners]
     rounds: list[list[float]] = [[] for _ in runners]
     budget_ns = options.budget_s * 1e9 * len(runners)
     start = perf_counter_ns()
     done = 0
     while True:
         for index in rotation(len(runners), done):
-            rounds[index].append(_burst(runners[index], bursts[index]) / _MS)
+            rounds[index].append(_burst(runners[index], bursts[index], clock) / _MS)
         done += 1
         spent = (perf_counter_ns() - start) / budget_ns if budget_ns else 1.0
         share = min(spent, done / options.min_rounds if options.min_rounds else 1.0)
@@ -198,23 +202,23 @@ def median_interval_rank(count: int, miss: float = 0.05) -> int:
     return 0
 
 
-def _warm_up(runner: Runner, seconds: float) -> float:
+def _warm_up(runner: Runner, seconds: float, clock: Callable[[], int]) -> float:
     """Run for ``seconds``, at least twice; give the median latency in milliseconds, the first run left out."""
     runner()
     times: list[int] = []
     start = perf_counter_ns()
     while not times or perf_counter_ns() - start < seconds * 1e9:
-        times.append(_once(runner))
+        times.append(_once(runner, clock))
     return median(times) / _MS
 
 
-def _burst(runner: Runner, runs: int) -> float:
+def _burst(runner: Runner, runs: int, clock: Callable[[], int]) -> float:
     """Run once unmeasured, then ``runs`` times; give the median in nanoseconds."""
     runner()
-    return median([_once(runner) for _ in range(runs)])
+    return median([_once(runner, clock) for _ in range(runs)])
 
 
-def _once(runner: Runner) -> int:
-    start = perf_counter_ns()
+def _once(runner: Runner, clock: Callable[[], int]) -> int:
+    start = clock()
     runner()
-    return perf_counter_ns() - start
+    return clock() - start

@@ -49,10 +49,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choices:
-    """A layer's candidates, each cheaper than the layer, none beaten by another in both MACs and error."""
+    """A layer's candidates, each cheaper than the layer, none beaten by another in both MACs and error.
+
+    Of ``of_each`` none is beaten by another of its own scheme: across schemes, MACs do not tell the time.
+    """
 
     workload: Workload
     candidates: tuple[Candidate, ...]
+    of_each: tuple[Candidate, ...]
     refusals: tuple[tuple[str, str], ...]
 
 
@@ -138,5 +142,9 @@ def _choices(
             if key not in errors and solver is not None:
                 errors[key] = solver.error(ranks)
             candidates.append(Candidate(scheme.name, ranks, macs, errors[key]))
-    kept = pareto([c.macs for c in candidates], [c.error for c in candidates])
-    return Choices(workload, tuple(candidates[i] for i in kept), tuple(refusals))
+    of_each = tuple(c for scheme in schemes for c in _unbeaten([c for c in candidates if c.scheme == scheme.name]))
+    return Choices(workload, _unbeaten(candidates), of_each, tuple(refusals))
+
+
+def _unbeaten(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    return tuple(candidates[i] for i in pareto([c.macs for c in candidates], [c.error for c in candidates]))

@@ -107,6 +107,8 @@ class Protocol:
 class Searched:
     """A search from end to end; ``chosen`` is the index of the trial that was taken.
 
+    ``max_loss`` is the limit on the loss, in the metric's unit, where one was set.
+
     ``reverted`` names layers whose chains did not pay in the whole model and went back to dense.
     """
 
@@ -115,7 +117,9 @@ class Searched:
     trials: tuple[Trial, ...]
     chosen: int
     most_trials: int
+    max_loss: float | None
     reverted: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def trial(self) -> Trial:

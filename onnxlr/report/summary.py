@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _VERSION = 1
 # Chains run at most this much faster than their MACs say before the figure is doubted rather than shown off.
 _SUSPICIOUS = 1.5
+_MISJUDGED = 0.1  # a realised speed-up this far from the predicted one, relative, is told
 _FAR = 0.9  # cosine with the original's output below which a reader is warned; the default limit of validate
 
 
@@ -92,7 +94,8 @@ class Measured:
 class Summary:
     """A rewrite from end to end. ``measured`` is None where nothing was run (a dry run, ``--no-validate``).
 
-    ``notes`` sum up ``changes``, a line for each pass that made some.
+    ``notes`` sum up ``changes``, a line for each pass that made some. ``written`` is the new model's file with its
+    SHA-256, both empty where none was written yet.
     """
 
     model: str
@@ -107,6 +110,8 @@ class Summary:
     notes: tuple[str, ...]
     changes: tuple[ChangeRow, ...]
     measured: Measured | None
+    written: str = ""
+    written_sha256: str = ""
     searched: Searched | None = None
     accuracy: Accuracy | None = None
 
@@ -128,12 +133,23 @@ class Summary:
             found += [*_output_warnings(self.measured), *_timing_warnings(self.measured, self.kept_macs)]
         elif not self.dry_run:
             found.append("the rewritten model was never run: neither its outputs nor its speed are proven")
+        if self.searched is not None:
+            found += _search_warnings(self.searched, self.accuracy)
         return tuple(found)
 
     def to_json(self) -> str:
         """Return the record as JSON text."""
         data = {"onnxlr_summary": _VERSION, **asdict(self), "kept_macs": self.kept_macs, "warnings": self.warnings}
-        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def finite(value: object) -> object:
+    """Return what JSON can hold: numbers that are not finite become None, within dicts and lists too."""
+    if isinstance(value, dict):
+        return {key: finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def is_slower(gain: Speedup) -> bool:
@@ -151,6 +167,24 @@ def _output_warnings(measured: Measured) -> list[str]:
     return [f"outputs on {measured.compared_on} are far from the original's ({how}): expect a loss of accuracy"]
 
 
+def _search_warnings(searched: Searched, accuracy: Accuracy | None) -> list[str]:
+    found = []
+    trial, limit = searched.trial, searched.max_loss
+    if accuracy is None:
+        found.append("accuracy not proven: there were no evaluation data, only outputs were compared")
+    elif limit is not None and accuracy.drop.value > limit:
+        unit = accuracy.unit
+        found.append(
+            f"on the samples held out the drop is {accuracy.drop.value * unit.scale:.2f} {unit.drop_name}, above the"
+            f" {limit * unit.scale:g} allowed, though within twice its standard error"
+        )
+    if abs(trial.predicted / trial.faster - 1.0) > _MISJUDGED:
+        found.append(f"measured layer by layer {trial.predicted:.2f}x was predicted, {trial.faster:.2f}x was realised")
+    if trial.timings > 1:
+        found.append(f"the timing of the chosen model was restless and was repeated, {trial.timings} times in all")
+    return found
+
+
 def _timing_warnings(measured: Measured, kept: float) -> list[str]:
     found = []
     gain = measured.speedup
@@ -158,10 +192,9 @@ def _timing_warnings(measured: Measured, kept: float) -> list[str]:
         found.append(f"the rewritten model is SLOWER ({gain.ratio:.2f}x): keep the original on this target")
     elif not gain.significant:
         found.append(f"no speed-up was measured ({gain.ratio:.2f}x, 95 % interval {gain.low:.2f} to {gain.high:.2f})")
-    if kept > 0.0 and gain.ratio * kept > _SUSPICIOUS:
-        found.append(
-            f"{gain.ratio:.2f}x is far above the MAC ratio of {1 / kept:.2f}x: check that the machine was idle"
-        )
+    if kept > 0.0 and gain.low * kept > 1.0:
+        how = "far above" if gain.ratio * kept > _SUSPICIOUS else "above"
+        found.append(f"{gain.ratio:.2f}x is {how} the MAC ratio of {1 / kept:.2f}x: check that the machine was idle")
     if measured.latency_before.unstable or measured.latency_after.unstable:
         found.append("the timing was unstable: another process may be using the cores")
     return found

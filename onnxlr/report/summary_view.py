@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.text import Text
 
+from onnxlr.report.search_view import render_accuracy, render_search
 from onnxlr.report.summary import is_slower
 from onnxlr.report.table import Cell, Column, Table, printable
 from onnxlr.report.words import count, milliseconds, setting, size
@@ -32,6 +33,10 @@ def render_summary(summary: Summary) -> RenderableType:
     parts.append(_totals(summary))
     if summary.measured is not None:
         parts += [Text(), *_proof(summary.measured)]
+    if summary.searched is not None:
+        parts += [Text(), *render_search(summary.searched, summary.before.macs)]
+    if summary.accuracy is not None:
+        parts += [Text(), *render_accuracy(summary.accuracy), Text()]
     parts += [Text(f"note: {printable(note)}", style="dim") for note in summary.notes]
     parts += [Text(f"warning: {printable(warning)}", style="bold yellow") for warning in summary.warnings]
     return Group(*parts)

@@ -42,12 +42,14 @@ class Course:
         self,
         bench: Workbench,
         table: Table,
+        notes: tuple[str, ...],
         goals: Goals,
         ledger: Ledger,
         most: int,
         progress: Callable[[float], None],
     ) -> None:
         self.bench = bench
+        self.notes = notes
         self.goals = goals
         self.most = most
         self.rule: Rule = RULES[0]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import exp
+from math import ceil, exp
 from typing import TYPE_CHECKING
 
-from onnxlr.cost.timing import time_interleaved
+from onnxlr.cost.measured import measure, scaled
 from onnxlr.errors import BudgetError
 from onnxlr.evaluation.metrics import PLAIN
 from onnxlr.planning.candidates import enumerate_choices
@@ -15,9 +15,9 @@ from onnxlr.report.searched import Protocol, Searched
 from onnxlr.search.course import Course
 from onnxlr.search.ledger import Ledger
 from onnxlr.search.strategy import MILD, fastest_within, most_accurate
-from onnxlr.search.table import ByMacs, tabulate
+from onnxlr.search.table import tabulate, tasks_of
 from onnxlr.search.verify import ByMetric, by_outputs
-from onnxlr.search.workbench import TIMING, workbench
+from onnxlr.search.workbench import workbench
 from onnxlr.target import channel_block, seeded_feeds
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from onnxlr.build import Built
     from onnxlr.calibrate import Calibration
+    from onnxlr.cost.cache import LatencyCache
+    from onnxlr.cost.measured import Costs
     from onnxlr.evaluation import Evaluator
     from onnxlr.model_io import Model
     from onnxlr.prepare import Prepared
@@ -59,6 +61,7 @@ class Task:
     held: int
     goals: Goals
     trials: int
+    cache: LatencyCache
     seed: int
 
 
@@ -104,13 +107,13 @@ def course(task: Task, ledger: Ledger, progress: Progress) -> Iterator[Course]:
         bench = stack.enter_context(
             workbench(task.model, task.prepared, task.target, task.calibration, verifier, task.seed)
         )
-        table = _table(task, bench, progress)
+        table, notes = _table(task, bench, progress)
         if table.fastest < exp(MILD):
             raise BudgetError(
                 f"chains are not much faster than their layers on this target: {table.fastest:.2f}x at best",
                 "keep the original, or try other schemes",
             )
-        yield Course(bench, table, task.goals, ledger, task.trials, lambda share: progress("search", share))
+        yield Course(bench, table, notes, task.goals, ledger, task.trials, lambda share: progress("search", share))
 
 
 def check_bounds(task: Task) -> None:
@@ -159,7 +162,8 @@ def _verifier(task: Task) -> Iterator[Verifier]:
         yield verifier
 
 
-def _table(task: Task, bench: Workbench, progress: Progress) -> Table:
+def _table(task: Task, bench: Workbench, progress: Progress) -> tuple[Table, tuple[str, ...]]:
+    """Return the table and notes on its latencies, scaled to what the layers take within the whole model."""
     prepared = task.prepared
     choices = enumerate_choices(
         prepared.workloads,
@@ -168,16 +172,34 @@ def _table(task: Task, bench: Workbench, progress: Progress) -> Table:
         {} if task.calibration is None else task.calibration.metrics(),
         lambda share: progress("plan", share),
     )
-    (timing,) = time_interleaved([bench.original], TIMING)
-    latency = ByMacs(timing.median_ms / max(prepared.macs, 1))
-    return tabulate(
+    costs = measure(tasks_of(choices), task.target, cache=task.cache, progress=lambda share: progress("measure", share))
+    seen = [bench.dense_ms.get(of.workload.site.key) for of in choices]
+    known = sum(cost.dense.seconds for cost, ms in zip(costs.layers, seen, strict=True) if ms is not None)
+    if known > 0.0:
+        every = sum(cost.dense.seconds for cost in costs.layers)
+        costs = scaled(costs, every / known * sum(ms for ms in seen if ms is not None) / 1e3)
+    table = tabulate(
         choices,
-        latency,
-        original_ms=timing.median_ms,
+        costs.layers,
+        original_ms=bench.original_ms,
         other_macs=prepared.other_macs,
         size=task.model.size,
-        progress=lambda share: progress("cost", share),
     )
+    return table, (_measured(costs), *costs.notes)
+
+
+def _measured(costs: Costs) -> str:
+    """Say where the latencies come from."""
+    words = f"latency of chains: {costs.timed} measured, {costs.cached} known from before, {costs.predicted} predicted"
+    if costs.errors:
+        words += f" (95 % of {len(costs.errors)} predictions checked within {percentile95(costs.errors):.1%})"
+    return words + (", under restless timing" if costs.unstable else "")
+
+
+def percentile95(errors: Sequence[float]) -> float:
+    """Return what 95 % of the errors' sizes stay within."""
+    ordered = sorted(abs(error) for error in errors)
+    return ordered[min(len(ordered) - 1, ceil(0.95 * len(ordered)) - 1)]
 
 
 def searched(task: Task, course: Course, best: Trial) -> Searched:
@@ -189,6 +211,8 @@ def searched(task: Task, course: Course, best: Trial) -> Searched:
         trials=tuple(course.trials),
         chosen=next(index for index, trial in enumerate(course.trials) if trial is best),
         most_trials=course.most,
+        max_loss=task.goals.loss,
+        notes=course.notes,
         reverted=tuple(row.workload.site.label for row in course.table.rows if row.site in course.dense),
     )
 

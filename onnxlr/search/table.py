@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from onnxlr.cost.placement import Task, placement_of
 from onnxlr.planning.plan import Choice
 from onnxlr.schemes.registry import by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from onnxlr.cost.measured import LayerCosts
     from onnxlr.planning.candidates import Choices, Workload
 
-
-class Latency(Protocol):
-    """Tells how long a layer takes on the target."""
-
-    def __call__(self, workload: Workload, scheme: str | None, ranks: tuple[int, ...]) -> float:
-        """Return milliseconds a run of the model; ``scheme`` None is the layer as it is."""
-        ...
+_MS = 1e3  # milliseconds in a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,47 +110,44 @@ class Table:
         return replace(self, rows=rows)
 
 
+def tasks_of(choices: Sequence[Choices]) -> tuple[Task, ...]:
+    """Return what is to be timed: every layer with the chains of its candidates, in order."""
+    return tuple(
+        Task(
+            placement_of(of.workload.site, of.workload.extent),
+            tuple(by_name(one.scheme).template(of.workload.shape, one.ranks) for one in of.of_each),
+            of.workload.extent.calls,
+        )
+        for of in choices
+    )
+
+
 def tabulate(
     choices: Sequence[Choices],
-    latency: Latency,
+    costs: Sequence[LayerCosts],
     *,
     original_ms: float,
     other_macs: int,
     size: int,
-    progress: Callable[[float], None],
 ) -> Table:
-    """Ask for the latency of every candidate; those that are not faster than their layer are left out.
+    """Put candidates and their latencies together; what is not faster than its layer is left out.
 
     ``size`` is that of the original in bytes, ``other_macs`` the multiply-adds of layers that stay whatever happens.
     """
     rows = []
-    for done, of in enumerate(choices, start=1):
+    for of, cost in zip(choices, costs, strict=True):
         workload = of.workload
-        dense = Option(None, (), latency(workload, None, ()), workload.macs, workload.site.parameters, 0.0)
+        dense = Option(None, (), cost.dense.seconds * _MS, workload.macs, workload.site.parameters, 0.0)
         options = [
             Option(
                 candidate.scheme,
                 candidate.ranks,
-                latency(workload, candidate.scheme, candidate.ranks),
+                chain.seconds * _MS,
                 candidate.macs,
                 by_name(candidate.scheme).template(workload.shape, candidate.ranks).parameters,
                 candidate.error,
             )
-            for candidate in of.candidates
+            for candidate, chain in zip(of.of_each, cost.chains, strict=True)
         ]
         rows.append(Row(workload, dense, tuple(option for option in options if option.ms < dense.ms)))
-        progress(done / len(choices))
     return Table(tuple(rows), original_ms, other_macs, size, 4)
-
-
-@dataclass(frozen=True, slots=True)
-class ByMacs:
-    """Latency in proportion to the multiply-adds: ``ms_each`` milliseconds for one."""
-
-    ms_each: float
-
-    def __call__(self, workload: Workload, scheme: str | None, ranks: tuple[int, ...]) -> float:
-        """Return milliseconds a run of the model."""
-        if scheme is None:
-            return workload.macs * self.ms_each
-        return workload.extent.macs(by_name(scheme).template(workload.shape, ranks)) * self.ms_each

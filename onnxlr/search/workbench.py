@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from onnxlr.build import build
 from onnxlr.cost.profile import ProfileOptions, profile
 from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
+from onnxlr.cost.turns import clock_of
 from onnxlr.errors import ModelError
 from onnxlr.model_io import dense_size, runnable
 from onnxlr.report.searched import LayerTime, Trial
@@ -47,6 +48,7 @@ class Workbench:
     verifier: Verifier
     original: Callable[[], None]
     feeds: Feeds
+    original_ms: float
     dense_ms: Mapping[str, float]
 
     def build(self, choices: Sequence[Choice]) -> Built:
@@ -90,7 +92,7 @@ class Workbench:
         with runnable(model, self.model.folder) as source:
             new = bind(self.target.session(source), self.feeds)
             while len(tried) < MOST_TIMINGS and not any(stable(*pair) for pair in tried):
-                before, after = time_interleaved((self.original, new), TIMING)
+                before, after = time_interleaved((self.original, new), TIMING, clock=clock_of(self.target))
                 tried.append((before, after))
         before, after = min(tried, key=lambda pair: (not stable(*pair), pair[0].spread + pair[1].spread))
         return before, after, len(tried)
@@ -143,7 +145,8 @@ def workbench(
         dense = {}
     with runnable(model.proto, model.folder) as source:
         original = bind(target.session(source), feeds)
-        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, dense)
+        (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
+        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, timing.median_ms, dense)
 
 
 def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:
