@@ -26,8 +26,8 @@ class Judges:
         return Evaluator(self.judge, self.rest)
 
 
-def judges_of(model: Model, request: Request) -> Judges | None:
-    """Return who judges models; None where there are no evaluation data.
+def judges_of(model: Model, request: Request, *, split: bool) -> Judges | None:
+    """Return who judges models; None where there are no evaluation data. ``split``: models are chosen by them.
 
     Models are run for this on every core: what they answer does not depend on it.
 
@@ -42,7 +42,7 @@ def judges_of(model: Model, request: Request) -> Judges | None:
     target = replace(request.target, threads=0)
     metric = choose_metric(wanted.metric, model.proto, model.folder, target, wanted.data, wanted.peak)
     judge = Judge(metric, model.proto, model.folder, target)
-    if not request.goals.searching:
+    if not split:
         return Judges(judge, None, wanted.data)
     choosing, rest = wanted.data.split(wanted.share, request.seed)
     return Judges(judge, Evaluator(judge, choosing), rest)

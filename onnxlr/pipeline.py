@@ -19,11 +19,14 @@ from onnxlr.prove import prove, rehearse
 from onnxlr.report.summary import Measured
 from onnxlr.schemes.registry import by_family
 from onnxlr.search.find import Task, find
+from onnxlr.search.front import trace
+from onnxlr.search.ledger import Ledger
 from onnxlr.summarize import summarize
 from onnxlr.target import channel_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import onnx
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from onnxlr.model_io import Model
     from onnxlr.prepare import Prepared
     from onnxlr.progress import Progress
+    from onnxlr.report.front import Front
     from onnxlr.report.summary import Summary
     from onnxlr.request import Request
     from onnxlr_passes.chain import Chain
@@ -62,16 +66,8 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     ValidationError
         When the rewritten model is not what it should be.
     """
-    check_finite(model.proto, model.folder)
-    progress("prepare", 0.0)
-    prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
-    if request.validate and not request.dry_run:
-        rehearse(model.proto, prepared, folder=model.folder, target=request.target, seed=request.seed)
-    calibration = None
-    if request.data is not None:
-        stage = _stage(progress, "calibrate")
-        calibration = calibrate(prepared, model.folder, request.target, request.data, request.seed, stage)
-    judges = judges_of(model, request)
+    prepared, calibration = _prepare(model, request, progress)
+    judges = judges_of(model, request, split=request.goals.searching)
     searched = None
     if request.goals.searching:
         found = find(task_of(model, prepared, calibration, judges, request), progress)
@@ -95,6 +91,51 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
         summary = replace(summary, accuracy=accuracy_of(judges.held(), built.proto))
     check_goals(summary, request.goals)
     return Outcome(built.proto, plan, summary)
+
+
+def front(model: Model, request: Request, state: Path | None, progress: Progress = silent) -> Front:
+    """Find the trade between speed and loss; trials are kept in ``state``, which is removed when all is done.
+
+    Raises
+    ------
+    UsageError, ModelError, BudgetError
+        As :func:`run` does; or when ``state`` belongs to another search.
+    """
+    ledger = Ledger(state, _setting(model, request))
+    prepared, calibration = _prepare(model, request, progress)
+    judges = judges_of(model, request, split=True)
+    found = trace(task_of(model, prepared, calibration, judges, request), ledger, progress)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    return found
+
+
+def _setting(model: Model, request: Request) -> str:
+    """Return all that the trials of a search depend on, as text."""
+    data = request.data and (request.data.count, [part.where for part in request.data.parts])
+    judged = request.evaluation
+    by = judged and (
+        judged.data.count,
+        [part.where for part in judged.data.source.parts],
+        judged.metric if isinstance(judged.metric, str | None) else "a callable",
+        judged.share,
+        judged.peak,
+    )
+    asked = (sorted(request.schemes), request.selection, request.simplify, request.seed)
+    return f"{model.sha256} {request.target} {request.target.describe()} {data} {by} {asked}"
+
+
+def _prepare(model: Model, request: Request, progress: Progress) -> tuple[Prepared, Calibration | None]:
+    """Bring the model into normal form, see that it runs, and gather what its layers see in the data."""
+    check_finite(model.proto, model.folder)
+    progress("prepare", 0.0)
+    prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
+    if request.validate and not request.dry_run:
+        rehearse(model.proto, prepared, folder=model.folder, target=request.target, seed=request.seed)
+    if request.data is None:
+        return prepared, None
+    stage = _stage(progress, "calibrate")
+    return prepared, calibrate(prepared, model.folder, request.target, request.data, request.seed, stage)
 
 
 def task_of(

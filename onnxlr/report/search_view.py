@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.text import Text
 
 from onnxlr.report.table import Cell, Column, Table, printable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from onnxlr.evaluation import Estimate, Unit
+    from onnxlr.report.front import Front
     from onnxlr.report.searched import Accuracy, LayerTime, Protocol, Searched, Trial
 
 MOST_LAYERS = 40
@@ -68,6 +70,17 @@ def trials_table(trials: Sequence[Trial], protocol: Protocol, macs: int, chosen:
         for number, trial in enumerate(trials)
     )
     return Table(columns, rows)
+
+
+def render_front(front: Front) -> RenderableType:
+    """Return the models that none beats, and how they were judged."""
+    best = [front.trials[index] for index in front.best]
+    head = f"{printable(front.model)}: {len(best)} of {len(front.trials)} models tried are beaten by none"
+    parts: list[RenderableType] = [Text(head, style="bold"), trials_table(best, front.protocol, front.macs)]
+    parts.append(Text(protocol_line(front.protocol), style="dim"))
+    if front.protocol.choosing:
+        parts.append(Text("the losses here choose among models: report those of one on other samples", style="dim"))
+    return Group(*parts, *(Text(printable(note), style="dim") for note in front.notes))
 
 
 def render_accuracy(accuracy: Accuracy) -> list[RenderableType]:

@@ -1,0 +1,140 @@
+"""onnxlr search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from onnxlr.cli.options import (
+    DrawSeed,
+    EvalPath,
+    EvalShare,
+    Force,
+    Metric,
+    ModelPath,
+    NoCache,
+    Peak,
+    Provider,
+    ProviderOption,
+    Shapes,
+    Threads,
+    Trials,
+    parse_shapes,
+)
+
+
+def command(
+    model: ModelPath,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads the annotations at run time
+        typer.Option(
+            "--out", "-o", help="Where to write the front, JSON; default MODEL with .front.json.", show_default=False
+        ),
+    ] = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--plot", metavar="FILE", help="Draw speed against loss, SVG.", show_default=False),
+    ] = None,
+    save_plans: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--save-plans",
+            metavar="FOLDER",
+            help="Write the plan of each model on the front, for rewrite --plan.",
+            show_default=False,
+        ),
+    ] = None,
+    scheme: Annotated[
+        list[str],
+        typer.Option(
+            "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
+        ),
+    ] = ["auto"],  # noqa: B006 - typer copies it
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="Unlabelled data the factors are fitted to: .npz, .npy, or a folder of those or of images.",
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
+    ] = None,
+    evaluation: EvalPath = None,
+    metric: Metric = None,
+    eval_share: EvalShare = 0.5,
+    peak: Peak = 1.0,
+    trials: Trials = 24,
+    include: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'."),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches."),
+    ] = None,
+    shape: Shapes = None,
+    provider: ProviderOption = Provider.CPU,
+    threads: Threads = 0,
+    no_cache: NoCache = False,
+    no_simplify: Annotated[
+        bool, typer.Option("--no-simplify", help="Do not run onnxsim and do not unlist weights first.")
+    ] = False,
+    force: Force = False,
+    seed: DrawSeed = 0,
+) -> None:
+    """Show what speed costs in accuracy: the models that no other beats in both. Writes no model.
+
+    Interrupted, it goes on where it was when the same command is given again: trials are kept beside the output,
+    in OUT.state, until all are made.
+    """
+    from onnxlr import api
+    from onnxlr.cli.console import progress, show
+    from onnxlr.cli.outputs import check_outputs
+    from onnxlr.model_io import write_text
+    from onnxlr.planning.plan import Plan
+    from onnxlr.report.search_view import render_front
+
+    target = out or model.with_name(f"{model.stem}.front.json")
+    if save_plans is not None and not save_plans.is_dir():
+        check_outputs({"--save-plans": save_plans}, protect=[model], force=False)
+    check_outputs({"--out": target, "--plot": plot}, protect=[model], force=force)
+    with progress() as tell:
+        front = api.search(
+            model,
+            scheme=scheme,
+            data=data,
+            samples=samples,
+            evaluation=evaluation,
+            metric=metric,
+            eval_share=eval_share,
+            peak=peak,
+            trials=trials,
+            cache=not no_cache,
+            include=include or (),
+            exclude=exclude or (),
+            shapes=parse_shapes(shape),
+            provider=provider.value,
+            threads=threads,
+            simplify=not no_simplify,
+            seed=seed,
+            state=target.with_name(f"{target.name}.state"),
+            progress=tell,
+        )
+    texts = {target: front.to_json()}
+    if plot is not None:
+        texts[plot] = front.to_svg()
+    if save_plans is not None:
+        save_plans.mkdir(exist_ok=True)
+        for index in front.best:
+            trial = front.trials[index]
+            plan = Plan(trial.choices, front.model_sha256, f"{trial.faster:.2f}x faster, of a search")
+            texts[save_plans / f"{trial.faster:.2f}x.json"] = plan.to_json()
+    for path, text in texts.items():
+        write_text(path, text, force=force)
+    show(render_front(front), *(f"wrote {path}" for path in texts))
