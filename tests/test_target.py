@@ -202,6 +202,8 @@ def test_description_names_versions_and_pinned_options():
     assert description.options == {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "0"}
     assert description.onnxruntime == ort.__version__
     assert description.threads == 1
+    assert description.versions["numpy"] == np.__version__
+    assert set(description.versions) == {"onnxlr", "onnx", "numpy", "python"}
     assert description.cpu
 
 

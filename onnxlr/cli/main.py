@@ -8,7 +8,7 @@ from io import TextIOWrapper
 
 import typer
 
-from onnxlr.cli import bench, finetune, inspect, rewrite, validate
+from onnxlr.cli import bench, cache, finetune, inspect, rewrite, validate
 from onnxlr.cli.guard import guard
 
 _DONE = "Exit codes: 0 done; 2 usage; 3 a model or its data cannot be read or used;"
@@ -39,6 +39,7 @@ app.command("inspect", short_help="List what a model is made of and what could b
     guard(inspect.command)
 )
 app.command("bench", short_help="Time models against each other.", epilog=_READ_ONLY)(guard(bench.command))
+app.add_typer(cache.app, name="cache", short_help="Show or clear the latencies measured before.")
 app.command("validate", short_help="Compare two models on the same inputs.", epilog=_VALIDATE)(guard(validate.command))
 
 

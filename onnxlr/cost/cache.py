@@ -12,12 +12,14 @@ import json
 import math
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
+
+from onnxlr.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +79,7 @@ class LatencyCache:
         if self.path is None or not entries:
             return ()
         digest = target_digest(target)
-        rows: list[dict[str, Any]] = [{"target": digest, "is": asdict(target)}]
+        rows: list[dict[str, Any]] = [{"target": digest, "is": asdict(replace(target, versions={}))}]
         rows += [{"target": digest, "key": key, "entry": list(asdict(e).values())} for key, e in entries.items()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,16 +109,21 @@ class LatencyCache:
         return Contents(self.path, self.path.stat().st_size if self.path.is_file() else 0, tuple(named), notes)
 
     def clear(self) -> bool:
-        """Remove the file; return whether there was one. A file that is not a cache stays.
+        """Remove the file; return whether there was one.
 
         Raises
         ------
-        OSError
-            When the file cannot be removed.
+        ModelError
+            When the file is not a cache, or cannot be removed.
         """
-        if self.path is None or not self.path.is_file() or not (_ours(self.path) or self.path.stat().st_size == 0):
+        if self.path is None or not self.path.exists():
             return False
-        self.path.unlink(missing_ok=True)
+        if not _ours(self.path):
+            raise ModelError(f"{self.path} is not a latency cache of this version: it stays", "remove it by hand")
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be removed ({error.strerror or error})") from error
         return True
 
 
@@ -135,7 +142,7 @@ def entry_key(placement: str, chain: str) -> str:
 
 def target_digest(target: Description) -> str:
     """Return the digest of all that a latency depends on apart from what is run."""
-    text = json.dumps([_METHOD, asdict(target)], sort_keys=True)
+    text = json.dumps([_METHOD, asdict(replace(target, versions={}))], sort_keys=True)
     return sha256(text.encode()).hexdigest()[:_DIGEST]
 
 
@@ -199,10 +206,9 @@ def _entry(values: Any) -> Entry | None:
 
 def _words(target: dict[str, Any]) -> str:
     machine = target.get("gpu") or target.get("cpu")
-    return (
-        f"{target.get('provider')}, {target.get('threads')} threads, {machine}, "
-        f"ONNX Runtime {target.get('onnxruntime')}"
-    )
+    count = target.get("threads")
+    threads = f"{count} thread{'' if count == 1 else 's'}"
+    return f"{target.get('provider')}, {threads}, {machine}, ONNX Runtime {target.get('onnxruntime')}"
 
 
 def _ours(path: Path) -> bool:

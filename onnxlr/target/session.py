@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +81,7 @@ PROVIDERS = tuple(_PROVIDERS)
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The target in words, for reports."""
+    """The target in words, for reports; ``versions`` are those of what a latency does not depend on."""
 
     provider: str
     options: Mapping[str, str]
@@ -87,6 +89,7 @@ class Description:
     onnxruntime: str
     cpu: str
     gpu: str
+    versions: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,12 @@ class Target:
             onnxruntime=ort.__version__,
             cpu=cpu_name(),
             gpu=gpu_name() if self.provider in {"cuda", "tensorrt"} else "",
+            versions={
+                "onnxlr": version("onnxlr"),
+                "onnx": version("onnx"),
+                "numpy": np.__version__,
+                "python": python_version(),
+            },
         )
 
     def _chain(self) -> tuple[_Provider, ...]:
@@ -230,6 +239,7 @@ def reason(error: BaseException) -> str:
     """Say what ONNX Runtime says, in one line without its error code and source location."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"ONNX Runtime only \*guarantees\* support.*?(?=Current official support)", "", text)
     text = re.sub(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])", "", text)
     return text if len(text) <= _REASON_CHARS else f"{text[:_REASON_CHARS].rstrip()} ..."
 
