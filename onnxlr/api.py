@@ -213,6 +213,8 @@ def rewrite(
         One of its children, each with the exit code of the command line.
     """
     replayed = _plan(plan, scheme, (keep_macs, energy, rank))
+    if samples is not None and data is None:
+        raise UsageError("--samples says how much of --data to use", "give --data as well, or leave it out")
     goals = Goals(max_drop, max_error, min_speedup, target_latency, keep_macs, max_size)
     if goals.searching and (energy is not None or rank is not None):
         raise UsageError("--energy and --rank leave nothing to search for", "leave them out, or the goals")

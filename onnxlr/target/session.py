@@ -239,7 +239,8 @@ def reason(error: BaseException) -> str:
     """Say what ONNX Runtime says, in one line without its error code and source location."""
     text = " ".join(str(error).split())
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    text = re.sub(r"ONNX Runtime only \*guarantees\* support.*?(?=Current official support)", "", text)
+    # What is not supported, and up to what, stands behind the promises.
+    text = re.sub(r"ONNX Runtime only \*guara.*?(Opset \d+ is under development).*?(Current official)", r"\1. \2", text)
     text = re.sub(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])", "", text)
     return text if len(text) <= _REASON_CHARS else f"{text[:_REASON_CHARS].rstrip()} ..."
 

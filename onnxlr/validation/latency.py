@@ -115,6 +115,7 @@ def _check_inputs(first_name: str, first: Model, name: str, model: Model, target
         raise ModelError(f"{name} takes {lists[0]}; {first_name} takes {lists[1]}", "time models with the same inputs")
     shapes = [resolve_shapes(proto, target) for proto in (model.proto, first.proto)]
     if shapes[0] != shapes[1]:
+        texts = [", ".join(f"{key} {'x'.join(map(str, shape))}" for key, shape in of.items()) for of in shapes]
         raise ModelError(
-            f"{name} takes inputs of shapes {shapes[0]}; {first_name} of {shapes[1]}", "give both the same with --shape"
+            f"{name} takes inputs {texts[0]}; {first_name} {texts[1]}", "give both the same shapes with --shape"
         )
