@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from onnxlr.errors import UsageError
 from onnxlr.target import usable_cores
 
 if TYPE_CHECKING:
@@ -16,8 +18,28 @@ if TYPE_CHECKING:
 WIDE = 1024
 """Columns from which a second BLAS thread pays."""
 
+_JOBS: ContextVar[int] = ContextVar("jobs", default=0)
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextmanager
+def working(jobs: int) -> Iterator[None]:
+    """Within, work on at most ``jobs`` layers at a time; 0 for as many as there are cores.
+
+    Raises
+    ------
+    UsageError
+        When ``jobs`` is below 0.
+    """
+    if jobs < 0:
+        raise UsageError(f"--jobs {jobs}: a number of layers to work on at a time", "0 for one a core")
+    token = _JOBS.set(jobs)
+    try:
+        yield
+    finally:
+        _JOBS.reset(token)
 
 
 @contextmanager
@@ -33,7 +55,7 @@ def blas_for(columns: int) -> Iterator[None]:
 def side_by_side(
     work: Callable[[T], R], items: Sequence[T], size: Callable[[T], float], done: Callable[[T], None]
 ) -> list[R]:
-    """Return ``work`` of every item, in order, as many at a time as there are cores, the largest ``size`` first.
+    """Return ``work`` of every item, in order, ``working`` on some at a time, the largest ``size`` first.
 
     So no core is left with the largest layer when the others have nothing more to do.
 
@@ -42,7 +64,7 @@ def side_by_side(
     the results come in.
     """
     order = sorted(range(len(items)), key=lambda index: -size(items[index]))
-    with threadpool_limits(limits=1), ThreadPoolExecutor(usable_cores()) as pool:
+    with threadpool_limits(limits=1), ThreadPoolExecutor(_JOBS.get() or usable_cores()) as pool:
         running = {pool.submit(work, items[index]): index for index in order}
         try:
             for one in as_completed(running):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxlr.calibration.files import files_in, open_source
 from onnxlr.calibration.images import IMAGE_SUFFIXES, ImageOptions
 from onnxlr.calibration.iterable import DataReader, from_iterable
+from onnxlr.calibration.memory import Memory, parse_memory
 from onnxlr.calibration.source import DataOptions, Source
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "DataOptions",
     "DataReader",
     "ImageOptions",
+    "Memory",
     "Source",
     "files_in",
     "from_iterable",
     "open_source",
+    "parse_memory",
 ]

@@ -145,7 +145,7 @@ class ImagePart:
                     raise ModelError(
                         f"{path} gives a sample of {_text(image.shape)}, {self.folder / self.files[0]} one of"
                         f" {_text(self.shape)}",
-                        "give an image size and crop, so that all become the same",
+                        "give --image-size and --image-crop, so that all become the same",
                     )
                 batch[row] = cast(str(path), self.item, image[np.newaxis], [0])[0]
             yield {self.item.name: batch}
@@ -173,7 +173,9 @@ def open_images(
     try:
         fit_shape(f"{first}, read as {options.layout} {options.order},", item, (1, *shape), given.get(item.name))
     except ModelError as error:
-        raise ModelError(error.message, "set the image size, crop, layout and channel order") from error
+        raise ModelError(
+            error.message, "set --image-preset, or --image-size, --image-crop, --image-layout and --image-order"
+        ) from error
     return ImagePart(folder, tuple(files), item, options, shape)
 
 
@@ -238,7 +240,7 @@ def _cropped(path: Path, image: Image, crop: tuple[int, int] | None) -> Image:
     if image.height < height or image.width < width:
         raise ModelError(
             f"{path} is {image.height}x{image.width} pixels, less than the crop of {height}x{width}",
-            "give an image size to resize it to before",
+            "give --image-size to resize it to before",
         )
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))

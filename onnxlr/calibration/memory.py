@@ -52,9 +52,10 @@ class Memory:
         """Whether the covariances (group, columns, columns) of a layer's inputs are too large to be formed."""
         return 8 * group * columns**2 > self.limit // _COVARIANCE
 
-    def rows(self, columns: int) -> int:
-        """Return how many rows of so many float32 ``columns``, over all groups, fit, and their products by pairs."""
-        return max(min(self.limit // _ROWS // (4 * columns), isqrt(self.limit // _COVARIANCE // 8)), 1)
+    def rows(self, group: int, columns: int) -> int:
+        """Return how many float32 rows (group, columns) fit, in a wide layer with their products by pairs."""
+        fit = self.limit // _ROWS // (4 * group * columns)
+        return max(min(fit, isqrt(self.limit // _COVARIANCE // 8)) if self.wide(group, columns) else fit, 1)
 
 
 def parse_memory(text: str) -> int:

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
     Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-ROWS = 8192
-"""Rows wanted per layer: positions are added until there are as many, or none is left."""
+ROWS, ROWS_PER_COLUMN = 32_768, 16
+"""Rows wanted per layer, at least, and per column of its patches: positions are added until there are as many."""
+
+UNSEEN = 1e-2
+"""Ridge, relative to the mean variance, for every direction per row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Seen:
 
     def metric(self) -> Metric:
         """Return the metric to choose and fit by, with a ridge: more where few rows show many directions."""
-        share = 1e-3 + 1e-2 * self.mean.shape[1] / max(self.count, 1)
+        share = 1e-3 + UNSEEN * self.mean.shape[1] / max(self.count, 1)
         spread = read(self.spread)
         if not self.wide:
             return Covariance(lifted(spread, share), self.mean)
@@ -146,15 +149,15 @@ def _for_each(x: Array, where: Ints) -> Ints:
 
 
 def looks_at(place: Place, counts: Sequence[int], memory: Memory, seed: int) -> tuple[Look, ...]:
-    """Return what is looked at in batches of ``counts`` samples: some ``ROWS`` rows in all, fewer of a wide layer.
+    """Return what is looked at in batches of ``counts`` samples: ``ROWS`` rows or more, fewer of a wide layer.
 
     Where even one row per sample would be too much, whole batches are passed over.
     """
     geometry = place.site.geometry
     columns = place.site.in_channels * geometry.taps
     total = max(sum(counts), 1)
-    most = memory.rows(columns)
-    each = -(-ROWS // total)
+    most = memory.rows(geometry.group, columns)
+    each = -(-max(ROWS, ROWS_PER_COLUMN * columns) // total)
     if most < each * total:
         each = max(most // total, 1)
     every = max(-(-total // most), 1) if each == 1 else 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlr.calibration.observe import centre
+from onnxlr.calibration.observe import UNSEEN, centre
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import Observed, fitted_solver
 from onnxlr.schemes.metric import Rows, solve_right
@@ -32,22 +32,24 @@ def fit_wide(
 
     The dense kernel is W + R (X X^T + pull)^-1 X with R what W lacks: ridge regression in its dual form, n x n where
     the primal one is D x D. It is then factorized by its effect on the rows, or kept where no ``choice`` is given.
-    ``pull`` and ``ridge`` are relative to the mean variance. The mean of ``rows`` is taken out in place.
+    ``pull`` and ``ridge`` are relative to the mean variance; what few rows leave open of many directions is added to
+    both. The mean of ``rows`` is taken out in place.
     """
     layer = Layer(place.site.kernel(), place.site.geometry)
     group, t = place.site.geometry.group, layer.shape.T
     biased = place.site.op != "MatMul"
     mean = centre(place, rows)
     n, d = rows.shape[1:]
+    unseen = UNSEEN * d / max(n, 1)
     variance = np.einsum("gnd,gnd->g", rows, rows, dtype=np.float64) / max(n * d, 1)
     answers = wanted.reshape(n, group, t).transpose(1, 2, 0).astype(np.float64)
     level = answers.mean(axis=2) if biased else np.zeros((group, t))
     answers = answers - level[:, :, None]
-    metric = Rows(rows, mean, ridge * variance)
+    metric = Rows(rows, mean, (ridge + unseen) * variance)
     kernel = layer.grouped().reshape(group, t, d)
     lacks = answers - metric.answers(kernel)
     change = [
-        _through(solve_right(_gram(x) + (pull * n * v or 1.0) * np.eye(n), r), x)
+        _through(solve_right(_gram(x) + ((pull + unseen) * n * v or 1.0) * np.eye(n), r), x)
         for x, r, v in zip(rows, lacks, variance, strict=True)
     ]
     dense = (kernel + np.stack(change)).reshape(layer.weight.shape)
