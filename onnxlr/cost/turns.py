@@ -31,12 +31,13 @@ _TRIES = 2  # runs a round; the quicker counts, for a neighbour only ever makes 
 class TurnOptions:
     """When to stop: the 95 % interval of every ratio within ``enough``, or ``seconds`` per model spent.
 
-    Never before ``min_rounds``, and never after ``max_rounds``.
+    Never before ``min_rounds``, of which 9 are the fewest that leave an outlier out of the interval, and never after
+    ``max_rounds``.
     """
 
     enough: float = 0.015
     seconds: float = 0.15
-    min_rounds: int = 7
+    min_rounds: int = 9
     max_rounds: int = 25
 
 
