@@ -25,7 +25,7 @@ class Store:
     """Room for ``limit`` bytes of arrays; what does not fit any more goes to disk, and is read anew at every look.
 
     Files are read, not mapped: mapped pages would count as memory of the process for as long as the map lives. The
-    folder (in ``TMPDIR``) goes with the store.
+    folder (in ``TMPDIR``) goes with the store and all that was kept.
     """
 
     def __init__(self, limit: int) -> None:
@@ -59,7 +59,7 @@ class Store:
         except OSError as error:
             reason = f"cannot keep activations in {tempfile.gettempdir()}: {error.strerror or error}"
             raise ModelError(reason, "set TMPDIR to a folder with more room, or give more --memory") from error
-        return Filed(path, array.dtype, array.shape)
+        return Filed(path, array.dtype, array.shape, self._spool)
 
     def forget(self, kept: Array | Filed) -> None:
         """Make room again."""
@@ -71,11 +71,12 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """An array in a file of raw elements."""
+    """An array in a file of raw elements, whose folder stays for as long as anything in it is wanted."""
 
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    folder: Spool
 
     def read(self) -> Array:
         """Read it whole."""

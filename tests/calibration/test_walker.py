@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 import pytest
@@ -10,12 +14,15 @@ from onnx import TensorProto, helper
 import onnxlr
 from onnxlr.calibration import Memory, parse_memory
 from onnxlr.calibration.memory import LEAST
-from onnxlr.calibration.store import Batches, Shelf, Store
+from onnxlr.calibration.store import Batches, Shelf, Store, read
 from onnxlr.calibration.walker import Walker
 from onnxlr.errors import UsageError
 from onnxlr.target import Target
 from tests.passes.one_conv import run
 from tests.test_refit import KERNEL, PADS, correlated, feeds, model_of, node, off, weight
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TARGET = Target(threads=1)
 TENSORS = ("c0", "r0", "c1", "h", "s", "y")
@@ -104,6 +111,18 @@ def test_a_store_beyond_its_limit_is_on_disk_and_makes_room_again() -> None:
     assert len(kept) == 5
     assert [float(batch["x"][0, 0]) for batch in kept.only([4, 1])] == [4.0, 1.0]
     assert np.array_equal(kept[4]["n"], np.arange(3))
+
+
+def test_what_is_kept_outlives_its_store_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    array = np.arange(12.0).reshape(3, 4)
+    kept = Store(0).keep(array)
+    assert not isinstance(kept, np.ndarray)
+    assert np.array_equal(read(kept), array)
+    assert list(tmp_path.iterdir())
+    del kept
+    gc.collect()
+    assert not list(tmp_path.iterdir())
 
 
 def test_amounts_of_memory() -> None:
