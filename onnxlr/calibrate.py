@@ -10,8 +10,9 @@ from onnxlr.calibration.observe import Place, Seen, looks_at, observe, places
 from onnxlr.calibration.store import Batches, Store
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.factorize import Factorized, check_choice, factorize
+from onnxlr.layer_fit import FitOptions
 from onnxlr.planning.candidates import read_layer
-from onnxlr.refit import RefitOptions, refit
+from onnxlr.refit import refit
 from onnxlr.schemes.base import relative_error
 from onnxlr_passes.base import PassError
 from onnxlr_passes.decompose import Decompose
@@ -143,7 +144,7 @@ def fit_to_data(
             calibration.looks,
             calibration.seen,
             wanted,
-            RefitOptions(memory=calibration.memory),
+            FitOptions(memory=calibration.memory),
             progress,
         )
     except PassError as fault:

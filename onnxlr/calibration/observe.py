@@ -38,12 +38,16 @@ UNSEEN = 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A layer in the main graph: its input, and the Add behind it with the other operand, where it feeds just that."""
+    """A layer in the main graph: its input, and the Add behind it with the other operand, where it feeds just that.
+
+    ``rectified`` says that nothing but a Relu reads the Add or, without one, the layer.
+    """
 
     site: Site
     value: str
     joined: str | None
     other: str | None
+    rectified: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +100,10 @@ def places(model: onnx.ModelProto, sites: Sequence[Site]) -> tuple[Place, ...]:
             others = [name for name in readers[0].input if name != site.output]
             if len(others) == 1 and others[0] not in constants:
                 joined, other = readers[0].output[0], others[0]
-        found.append(Place(site, node.input[0], joined, other))
+        last = joined or site.output
+        after = main.consumers(last)
+        rectified = bool(after) and not main.is_output(last) and all(reader.op_type == "Relu" for reader in after)
+        found.append(Place(site, node.input[0], joined, other, rectified))
     return tuple(found)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxlr.calibration.observe import UNSEEN, centre
 from onnxlr.schemes.base import Layer
-from onnxlr.schemes.fitted import Observed, fitted_solver
+from onnxlr.schemes.fitted import fitted_solver
 from onnxlr.schemes.metric import Rows, solve_right
+from onnxlr.schemes.observed import Observed
 from onnxlr_passes.chain import Chain, Stage
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from onnxlr.parallel import side_by_side
 from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
-from onnxlr.schemes.fitted import Observed, fitted_solver
+from onnxlr.schemes.fitted import fitted_solver
+from onnxlr.schemes.observed import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.schemes.cp_fit import Kernel
+from onnxlr.schemes.cp_fit import FIT, Kernel
 from onnxlr.schemes.cp_start import exact_rank
 from onnxlr_passes.chain import Chain, Stage, blank
 from onnxlr_passes.geometry import Geometry
@@ -129,9 +129,16 @@ class CpSolver:
         """Return the fitted chain at (R,)."""
         (rank,) = ranks
         if rank not in self._fits:
-            fits = [kernel.fit(rank) for kernel in self._kernels]
-            self._fits[rank] = _chain(self._geometry, self._names, self._stages, fits)
+            self._fits[rank] = self._fitted(rank, FIT)
         return self._fits[rank]
+
+    def draft(self, ranks: Ranks, budget: float) -> Chain:
+        """Return a chain at (R,) after about ``budget`` multiply-adds."""
+        return self._fitted(ranks[0], budget)
+
+    def _fitted(self, rank: int, budget: float) -> Chain:
+        fits = [kernel.fit(rank, budget) for kernel in self._kernels]
+        return _chain(self._geometry, self._names, self._stages, fits)
 
     def _estimate(self, rank: int) -> float:
         """Sum the residual energies of the groups."""

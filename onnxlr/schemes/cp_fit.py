@@ -65,6 +65,12 @@ OVERTAKEN = 25
 FIT = 6e10
 """Multiply-adds a fit may take: seconds on two cores."""
 
+DRAFT = 5e9
+"""Multiply-adds a fit may take that goes on from there in another metric."""
+
+START = 2.5e9
+"""Multiply-adds that one more start has to be worth."""
+
 ESTIMATE = 5e8
 """Multiply-adds an estimate may take."""
 
@@ -122,13 +128,13 @@ class Kernel:
         bound_there = sample.bound(rank_there)
         return bound * min(1.0, sample.quick_error(rank_there) / bound_there) if bound_there > 0.0 else bound
 
-    def fit(self, rank: int) -> Factors:
-        """Return balanced float64 factors of ``rank`` terms."""
+    def fit(self, rank: int, budget: float = FIT) -> Factors:
+        """Return balanced float64 factors of ``rank`` terms, after about ``budget`` multiply-adds."""
         if self.tensor.energy <= 0.0:
             return tuple(np.zeros((size, rank)) for size in self.tensor.shape)
         if rank >= exact_rank(self.tensor.shape):
             return balance(exact(self.tensor))
-        return balance(self.compressed.expand(self._best(rank)))
+        return balance(self.compressed.expand(self._best(rank, budget)))
 
     def quick_error(self, rank: int) -> float:
         """Return the relative error after some sweeps and a few steps: a little more than a fit will reach."""
@@ -140,10 +146,10 @@ class Kernel:
         factors, _ = nls(single, rough, NlsOptions(min(effort.steps, ESTIMATE_STEPS), effort.iterations, TOLERANCE))
         return relative(residual(core, factors), core.energy)
 
-    def _best(self, rank: int) -> Factors:
+    def _best(self, rank: int, budget: float) -> Factors:
         """Return the polished fit of the core from the most promising of the slice-wise start and random ones."""
         core = self.compressed.core
-        effort = affordable(core.shape, rank, FIT)
+        effort = affordable(core.shape, rank, budget)
         starts = [random_start(core.shape, rank, SEED + i) for i in range(effort.starts)]
         if effort.starts > 1 or effort.sweeps < OVERTAKEN:
             starts[0] = slice_start(self.spectrum, core, rank, SEED)
@@ -189,5 +195,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
+    starts = int(np.clip(min(0.1 * budget / (sweeps * sweep + steps * step / 3), budget / START), 1, 12))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)

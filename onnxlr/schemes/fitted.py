@@ -2,86 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
-from math import prod, sqrt
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxlr.schemes.asym3d import Asym3d
-from onnxlr.schemes.base import Layer, leading, tail_error
+from onnxlr.schemes.base import leading, tail_error
 from onnxlr.schemes.basis import Basis
-from onnxlr.schemes.lift import Fit, Lift, make_lift
-from onnxlr.schemes.metric import Metric, Rows, root, solve_right
+from onnxlr.schemes.calibrated import UNCORRECTED, Calibrated
+from onnxlr.schemes.cp import Cp3, Cp4
+from onnxlr.schemes.fitted_cp import FittedCp
+from onnxlr.schemes.fitted_mixed import FittedMixed
+from onnxlr.schemes.mixed import Mixed
+from onnxlr.schemes.observed import Observed, fill
 from onnxlr.schemes.projection import Projection
-from onnxlr.schemes.sampled import SampledLift, make_sampled_lift
 from onnxlr.schemes.separable import Separable, axes_of
 from onnxlr.schemes.tucker2 import Tucker2Scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from onnxlr.schemes.base import Array, Ranks, Scheme, Solver
-    from onnxlr_passes.chain import Chain, Step
+    from onnxlr.schemes.lift import Fit, Lift
+    from onnxlr.schemes.sampled import SampledLift
+    from onnxlr_passes.chain import Chain
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Observed:
-    """A layer and what it sees. Regressions are set up once and shared by the families that ask for them."""
-
-    layer: Layer
-    metric: Metric
-    _lifts: dict[tuple[int, ...], tuple[Lift | SampledLift, ...]] = field(default_factory=dict, repr=False)
-    _roots: list[tuple[Array, Array]] = field(default_factory=list, repr=False)
-
-    def lifts(self, axes: tuple[int, ...]) -> tuple[Lift | SampledLift, ...]:
-        """Return, per group, the regression behind a first stage that takes the channels and ``axes``."""
-        if axes not in self._lifts:
-            self._lifts[axes] = tuple(self._lift(group, axes) for group in range(self.layer.geometry.group))
-        return self._lifts[axes]
-
-    def _lift(self, group: int, axes: tuple[int, ...]) -> Lift | SampledLift:
-        kernel = self.layer.grouped()[group]
-        rank = kernel.ndim - 2
-        rest = tuple(axis for axis in range(rank) if axis not in axes)
-        columns = kernel.shape[1:]
-        near = (0, *(1 + axis for axis in axes))
-        far = tuple(1 + axis for axis in rest)
-        n, b = prod(columns[i] for i in near), prod(columns[i] for i in far)
-        order = near + far
-        if isinstance(self.metric, Rows):
-            return make_sampled_lift(kernel, self.metric, self.roots(), group, near, far)
-        moved = self.metric.covariance[group].reshape(columns + columns)
-        moved = moved.transpose(*order, *(len(columns) + i for i in order)).reshape(n, b, n, b)
-        rows = kernel.transpose(0, *(1 + i for i in order)).reshape(-1, n, b)
-        return make_lift(np.ascontiguousarray(rows), np.ascontiguousarray(moved), n)
-
-    def roots(self) -> Sequence[tuple[Array, Array]]:
-        """Return square root and inverse of the marginal of every mode of the columns, scaled to a mean energy of 1."""
-        if not self._roots:
-            columns = self.layer.grouped().shape[2:]
-            for mode, size in enumerate(columns):
-                marginal = self.metric.marginal(columns, mode)
-                scale = float(np.trace(marginal)) / size
-                self._roots.append(root(marginal / scale if scale > 0.0 else np.eye(size)))
-        return self._roots
-
-    def error(self, chain: Chain) -> float:
-        """Return the relative error sqrt(tr(D C D^T) / tr(W C W^T)) of a finished chain, D its difference."""
-        kernel = self.layer.grouped()
-        lost = self.metric.energy(kernel - chain.contract(self.layer.geometry).reshape(kernel.shape))
-        total = self.metric.energy(kernel)
-        return sqrt(max(lost, 0.0) / total) if total > 0.0 else 0.0
+def calibrations(schemes: Sequence[Scheme], observed: Observed) -> dict[str, Calibrated]:
+    """Return, by scheme, what expectations are worth, as seen on a small part of a layer: for all of its shape."""
+    part = observed.sample()
+    found: dict[str, Calibrated] = {}
+    for scheme in schemes:
+        if scheme.refusal(part.layer.shape) is not None:
+            continue
+        if isinstance(scheme, Cp3 | Cp4):
+            found[scheme.name] = FittedCp(scheme, part).calibrate()
+        elif isinstance(scheme, Mixed):
+            found[scheme.name] = FittedMixed(scheme, part).calibrate()
+    return found
 
 
-def fitted_solver(scheme: Scheme, observed: Observed) -> Solver:
-    """Return the solver of ``scheme`` for a layer whose inputs are known."""
+def fitted_solver(scheme: Scheme, observed: Observed, calibrated: Calibrated = UNCORRECTED) -> Solver:
+    """Return the solver of ``scheme`` for a layer whose inputs are known; ``calibrated`` corrects its expectations."""
     if isinstance(scheme, Basis):
         return FittedBasis(scheme, observed)
+    if isinstance(scheme, Cp3 | Cp4):
+        return FittedCp(scheme, observed, calibrated)
+    if isinstance(scheme, Mixed):
+        return FittedMixed(scheme, observed, calibrated)
     if isinstance(scheme, Projection | Separable | Tucker2Scheme | Asym3d):
         return BetterOfTwo(FittedLift(scheme, observed), scheme, observed)
-    return BetterOfTwo(Regressed(scheme, observed), scheme, observed)
+    raise ValueError(f"no fit to data for {scheme.name}")
+
+
+def refined(scheme: Scheme, observed: Observed, chain: Chain, ranks: Ranks) -> Chain:
+    """Return the chain fitted to a kernel and metric a little different from those ``chain`` was fitted to."""
+    if isinstance(scheme, Cp3 | Cp4):
+        return FittedCp(scheme, observed).refined(chain)
+    if isinstance(scheme, Mixed):
+        return FittedMixed(scheme, observed).refined(chain)
+    if isinstance(scheme, Projection | Separable | Tucker2Scheme | Asym3d):
+        return FittedLift(scheme, observed).chain(ranks)
+    return fitted_solver(scheme, observed).chain(ranks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,90 +157,6 @@ class FittedLift:
         """Return the channels between and the output rank; two-stage families have all of it."""
         k, *rest = ranks
         return k, rest[0] if rest else self.observed.layer.shape.T
-
-
-@dataclass(frozen=True, eq=False)
-class Regressed:
-    """``cp3``, ``cp4`` and ``mixed``: the weights-only fit, finished by the exact regression of the last 1x1.
-
-    CP is fitted to the kernel whitened by the marginals of its modes, and un-whitened stage by stage; mixed branches
-    are those of the kernel as it is. ``error`` is what the inner fit expects on the whitened kernel.
-    """
-
-    scheme: Scheme
-    observed: Observed
-
-    @cached_property
-    def _inner(self) -> Solver:
-        layer = self.observed.layer
-        if self.scheme.family == "mixed":
-            return self.scheme.solver(layer)
-        weight = layer.weight
-        for mode, (forward, _) in enumerate(self.observed.roots(), start=1):
-            weight = np.moveaxis(np.tensordot(weight, forward, (mode, 0)), -1, mode)
-        return self.scheme.solver(Layer(weight, layer.geometry))
-
-    def error(self, ranks: Ranks) -> float:
-        """Return the error expected on the whitened kernel."""
-        return self._inner.error(ranks)
-
-    def chain(self, ranks: Ranks) -> Chain:
-        """Return the chain with its last stage regressed."""
-        chain = self._inner.chain(ranks)
-        if self.scheme.family != "mixed":
-            chain = replace(chain, steps=tuple(self._unwhiten(chain, i) for i in range(len(chain.steps))))
-        return regress_last(chain, self.observed)
-
-    def _unwhiten(self, chain: Chain, index: int) -> Step:
-        (stage,) = chain.steps[index]
-        if index == len(chain.steps) - 1:
-            return (stage,)
-        weight = stage.weight
-        for mode in range(1, weight.ndim):
-            inverse = self.observed.roots()[mode - 1][1]
-            if weight.shape[mode] == inverse.shape[0] and weight.shape[mode] > 1:
-                weight = np.moveaxis(np.tensordot(weight, inverse, (mode, 0)), -1, mode)
-        return (replace(stage, weight=weight),)
-
-
-def regress_last(chain: Chain, observed: Observed) -> Chain:
-    """Return the chain with its last, pointwise stage replaced by the exact regression of y on that stage's input."""
-    (last,) = chain.steps[-1]
-    layer = observed.layer
-    group = layer.geometry.group
-    if last.geometry.taps != 1:
-        raise ValueError("the last stage is not pointwise")
-    inputs = (
-        replace(chain, steps=chain.steps[:-1]).contract(layer.geometry)
-        if len(chain.steps[-2]) == 1
-        else _parallel(chain, layer)
-    )
-    lifted = inputs.reshape(group, -1, layer.shape.S * layer.shape.taps)
-    kernel = layer.grouped().reshape(group, layer.shape.T, -1)
-    moments, cross = observed.metric.inner(lifted, lifted), observed.metric.inner(kernel, lifted)
-    rows = [solve_right(moment, right) for moment, right in zip(moments, cross, strict=True)]
-    mixed = np.stack(rows).reshape(last.weight.shape)
-    return replace(chain, steps=(*chain.steps[:-1], (replace(last, weight=mixed),)))
-
-
-def _parallel(chain: Chain, layer: Layer) -> Array:
-    """Return the kernel of parallel branches, contracted through an identity join."""
-    (last,) = chain.steps[-1]
-    channels = last.in_channels
-    join = replace(last, weight=np.eye(channels).reshape(channels, channels, *last.geometry.kernel))
-    return replace(chain, steps=(*chain.steps[:-1], (join,))).contract(layer.geometry)
-
-
-def fill(template: Chain, weights: Mapping[str, Array]) -> Chain:
-    """Return the template with each stage's weight, by suffix; groups lead and are folded into the channels."""
-    steps = tuple(
-        tuple(
-            replace(stage, weight=np.ascontiguousarray(weights[stage.suffix]).reshape(stage.weight.shape))
-            for stage in step
-        )
-        for step in template.steps
-    )
-    return replace(template, steps=steps)
 
 
 def _joined(fit: Fit) -> Array:

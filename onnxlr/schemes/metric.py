@@ -37,6 +37,15 @@ class Covariance:
         found: Array = one @ self.covariance @ other.transpose(0, 2, 1)
         return found
 
+    def times(self, kernels: Array, group: int) -> Array:
+        """Return M C of one group, ``kernels`` M (p, D)."""
+        product: Array = kernels @ self.covariance[group]
+        return product
+
+    def part(self, columns: Array) -> Covariance:
+        """Return what some of the columns of the first group see."""
+        return Covariance(self.covariance[:1, columns][:, :, columns], self.mean[:1, columns])
+
     def energy(self, kernels: Array) -> float:
         """Return tr(W C W^T) summed over the groups, for ``kernels`` (g, T, S, *kernel)."""
         rows = kernels.reshape(*kernels.shape[:2], -1)
@@ -68,6 +77,17 @@ class Rows:
         y = x if other is one else self.answers(other)
         found: Array = apart + x @ y.transpose(0, 2, 1) / self.rows.shape[1]
         return found
+
+    def times(self, kernels: Array, group: int) -> Array:
+        """Return M C of one group."""
+        product = kernels * self.ridge[group]
+        for x in self.chunks():
+            product += (kernels @ x[group].T) @ x[group] / self.rows.shape[1]
+        return product
+
+    def part(self, columns: Array) -> Rows:
+        """Return what some of the columns of the first group see."""
+        return Rows(self.rows[:1, :, columns], self.mean[:1, columns], self.ridge[:1])
 
     def answers(self, kernels: Array) -> Array:
         """Return A X^T, (g, p, n)."""

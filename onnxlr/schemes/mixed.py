@@ -94,7 +94,7 @@ class MixedSolver:
     def _descend(self, ranks: Ranks, sweeps: int) -> tuple[list[tuple[Array, Array]], Array]:
         """Return (join, filters) per branch, and the part of the kernel that none of them reaches."""
         weight = self.layer.weight
-        windows = [_window(self.layer.geometry, branch) for branch in branches(self.layer.geometry)]
+        windows = [window(self.layer.geometry, branch) for branch in branches(self.layer.geometry)]
         start = self.vectors[0, :, : ranks[2]]
         whole = np.tensordot(start, weight, (0, 0))
         rest = weight - np.tensordot(start, whole, 1)
@@ -103,15 +103,15 @@ class MixedSolver:
         norm = float(np.linalg.norm(weight))
         before = float(np.linalg.norm(rest))
         for sweep in range(sweeps):
-            for i, window in enumerate(windows):
+            for i, seen in enumerate(windows):
                 if ranks[i] == 0 or (sweep == 0 and i == 2):
                     continue
                 u, filters = joins[i]
                 if filters.size:
-                    rest[window] += np.tensordot(u, filters, 1)
-                u = _directions(rest[window], u if u.shape[1] else self.vectors[0, :, : ranks[i]])
-                filters = np.tensordot(u, rest[window], (0, 0))
-                rest[window] -= np.tensordot(u, filters, 1)
+                    rest[seen] += np.tensordot(u, filters, 1)
+                u = _directions(rest[seen], u if u.shape[1] else self.vectors[0, :, : ranks[i]])
+                filters = np.tensordot(u, rest[seen], (0, 0))
+                rest[seen] -= np.tensordot(u, filters, 1)
                 joins[i] = (u, filters)
             after = float(np.linalg.norm(rest))
             if before - after <= 1e-5 * norm:
@@ -152,7 +152,7 @@ def _centre(geometry: Geometry, axis: int) -> int | None:
     return min(fits, key=lambda c: abs(2 * c - (taps - 1))) if fits else None
 
 
-def _window(geometry: Geometry, branch: Geometry) -> tuple[slice, ...]:
+def window(geometry: Geometry, branch: Geometry) -> tuple[slice, ...]:
     """Return where the branch lies in a kernel (T, S, kh, kw)."""
     window = [slice(None), slice(None)]
     for axis in range(2):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from onnxlr.calibration.statistics import Moments, lifted
 from onnxlr.schemes.base import Array, Layer, Ranks, Scheme
-from onnxlr.schemes.fitted import Observed, fitted_solver
+from onnxlr.schemes.fitted import fitted_solver
+from onnxlr.schemes.observed import Observed
 from onnxlr.schemes.metric import Covariance, Rows
 from onnxlr_passes.geometry import Geometry
 from tests.laws.layers import CLOSED_FORMS, FITTED, SCHEMES, accepted, somewhere

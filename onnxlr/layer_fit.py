@@ -1,0 +1,198 @@
+"""Fit one layer: the best dense kernel for what it receives and should answer, factorized in that metric.
+
+The kernel is W + (E[y x^T] - W C)(C + lambda)^-1. Where nothing but a ReLU reads the layer, targets and fit alternate.
+What is fitted is kept only if it is better than the unfitted on rows held out from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlr.calibration.memory import Memory
+from onnxlr.calibration.observe import moments_of, wide_layer
+from onnxlr.calibration.statistics import lifted
+from onnxlr.calibration.wide import fit_wide
+from onnxlr.rectified import closest
+from onnxlr.schemes.base import Layer
+from onnxlr.schemes.fitted import fitted_solver, refined
+from onnxlr.schemes.metric import Covariance, solve_right
+from onnxlr.schemes.observed import Observed
+from onnxlr.schemes.registry import by_name
+from onnxlr_passes.chain import Chain, Stage
+
+if TYPE_CHECKING:
+    from onnxlr.calibration.observe import Place
+    from onnxlr.planning.plan import Choice
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+HELD_OUT = 16
+"""One row in this many, the last ones, is kept back to compare fits on."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How strongly a fit trusts the sample: ridges relative to the mean variance of the inputs.
+
+    ``pull`` draws the dense kernel back to the original's, ``ridge`` adds to the metric of the factorization. The ``weights``
+    are those of :func:`closest`, one round through the ReLU each.
+    """
+
+    pull: float = 3e-3
+    ridge: float = 1e-3
+    dense_too: bool = True
+    weights: tuple[float, ...] = (0.1, 0.3, 1.0)
+    memory: Memory = field(default_factory=Memory)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A layer's new chain with its bias; ``error`` is sqrt(E||y - y^||^2 / Var y) on the rows it was fitted to.
+
+    For a MatMul, which cannot have a bias, y is taken about zero; behind a ReLU, y is what leaves that.
+    """
+
+    chain: Chain
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One layer: ``rows`` (g, n, D) it receives and ``wanted`` (n, T) it should answer.
+
+    ``shift`` is what is added to its answer before a ReLU, (n, T) or a number; None where no ReLU follows.
+    """
+
+    place: Place
+    rows: Array
+    wanted: Array
+    shift: Array | float | None
+    options: FitOptions
+
+    @cached_property
+    def layer(self) -> Layer:
+        """The layer as it was."""
+        return Layer(self.place.site.kernel(), self.place.site.geometry)
+
+    @property
+    def biased(self) -> bool:
+        """Whether the layer can have a bias."""
+        return self.place.site.op != "MatMul"
+
+    @cached_property
+    def fitted_rows(self) -> int:
+        """How many of the rows are fitted to."""
+        n = self.rows.shape[1]
+        return n - n // HELD_OUT
+
+    @cached_property
+    def moments(self) -> tuple[Array, Array]:
+        """Covariance (g, D, D) and mean (g, D) of the rows fitted to."""
+        moments = moments_of(self.place, self.rows[:, : self.fitted_rows])
+        return moments.covariance, moments.mean
+
+    def metric(self) -> Covariance:
+        """Return the metric chains are fitted in."""
+        covariance, mean = self.moments
+        return Covariance(lifted(covariance, self.options.ridge), mean)
+
+    def answers(self, chain: Chain) -> Array:
+        """Return what a chain answers, (n, T)."""
+        group, n, d = self.rows.shape
+        kernel = chain.contract(self.layer.geometry).reshape(group, -1, d).astype(self.rows.dtype)
+        made = np.matmul(self.rows, kernel.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
+        return made if chain.bias is None else made + chain.bias.astype(made.dtype)
+
+    def loss(self, answers: Array, rows: slice) -> float:
+        """Return sqrt(E||y - y^||^2 / Var y) over ``rows``."""
+        aim, made = (self._beyond(part, rows) for part in (self.wanted, answers))
+        level = aim.mean(axis=0, dtype=np.float64).astype(aim.dtype) if self.biased else np.zeros((), aim.dtype)
+        lost = float(np.square(aim - made).sum(dtype=np.float64))
+        total = float(np.square(aim - level).sum(dtype=np.float64))
+        return sqrt(lost / total) if total > 0.0 else 0.0
+
+    def _beyond(self, answers: Array, rows: slice) -> Array:
+        """Return answers as the rest of the network sees them."""
+        if self.shift is None:
+            return answers[rows]
+        shift = self.shift if isinstance(self.shift, float) else self.shift[rows]
+        return np.maximum(answers[rows] + shift, 0.0)
+
+
+def fit_layer(task: Task, choice: Choice | None) -> Fitted:
+    """Return the layer's new chain: of one dense stage without a ``choice``."""
+    place, options = task.place, task.options
+    if wide_layer(place, options.memory):
+        chosen = None if choice is None else (by_name(choice.scheme), choice.ranks)
+        return Fitted(*fit_wide(place, task.rows, task.wanted, chosen, options.pull, options.ridge))
+    seen, held = slice(0, task.fitted_rows), slice(task.fitted_rows, None)
+    if task.rows.shape[1] < HELD_OUT:
+        held = seen
+    chain = _solve(task, task.wanted, choice, None)
+    answers = task.answers(chain)
+    best = (task.loss(answers, held), chain, task.loss(answers, seen))
+    for weight in options.weights if task.shift is not None else ():
+        wanted = closest(task.wanted + task.shift, answers + task.shift, weight) - task.shift
+        chain = _solve(task, wanted, choice, chain)
+        answers = task.answers(chain)
+        found = (task.loss(answers, held), chain, task.loss(answers, seen))
+        if found[0] >= best[0]:
+            break
+        best = found
+    unfitted = _unfitted(task, choice, best[1])
+    answers = task.answers(unfitted)
+    if task.loss(answers, held) < best[0]:
+        return Fitted(unfitted, task.loss(answers, seen))
+    return Fitted(best[1], best[2])
+
+
+def _solve(task: Task, wanted: Array, choice: Choice | None, before: Chain | None) -> Chain:
+    """Solve for the dense kernel, then factorize it, from the chain ``before`` where there is one."""
+    group, _, d = task.rows.shape
+    covariance, _ = task.moments
+    n, t = task.fitted_rows, task.layer.shape.T
+    answers = wanted[:n].reshape(n, group, t).transpose(1, 2, 0)
+    apart = answers - _level(task, wanted).reshape(group, t, 1).astype(answers.dtype)
+    cross = np.matmul(apart, task.rows[:, :n]).astype(np.float64) / n
+    flat = task.layer.grouped().reshape(group, t, d)
+    pulled = lifted(covariance, task.options.pull)
+    change = [solve_right(p, x - w @ c) for p, x, w, c in zip(pulled, cross, flat, covariance, strict=True)]
+    dense = Layer((flat + np.stack(change)).reshape(task.layer.weight.shape), task.layer.geometry)
+    return _levelled(task, _chain(task, dense, choice, before), wanted)
+
+
+def _unfitted(task: Task, choice: Choice | None, fitted: Chain) -> Chain:
+    """Return the chain that stands for the layer's own kernel, whatever its inputs have become."""
+    return _levelled(task, _chain(task, task.layer, choice, fitted), task.wanted)
+
+
+def _chain(task: Task, layer: Layer, choice: Choice | None, before: Chain | None) -> Chain:
+    """Return the chain for a dense kernel."""
+    if choice is None:
+        return Chain(((Stage("refit", layer.weight, layer.geometry),),))
+    scheme, observed = by_name(choice.scheme), Observed(layer, task.metric())
+    if before is None:
+        return fitted_solver(scheme, observed).chain(choice.ranks)
+    return refined(scheme, observed, replace(before, bias=None), choice.ranks)
+
+
+def _levelled(task: Task, chain: Chain, wanted: Array) -> Chain:
+    """Return the chain with the bias that makes its mean answer the one wanted; a MatMul cannot have one."""
+    if not task.biased:
+        return chain
+    group, _, d = task.rows.shape
+    kernel = chain.contract(task.layer.geometry).reshape(group, -1, d)
+    return chain.with_bias(_level(task, wanted) - np.einsum("gtd,gd->gt", kernel, task.moments[1]).reshape(-1))
+
+
+def _level(task: Task, wanted: Array) -> Array:
+    """Return the mean answer wanted, (T,); zero where there can be no bias."""
+    if not task.biased:
+        return np.zeros(wanted.shape[1])
+    level: Array = wanted[: task.fitted_rows].mean(axis=0, dtype=np.float64)
+    return level

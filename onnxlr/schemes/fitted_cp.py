@@ -1,0 +1,96 @@
+"""``cp3`` and ``cp4`` fitted to data: drafts from the weights, then Gauss-Newton in the metric of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlr.schemes.base import Layer
+from onnxlr.schemes.calibrated import UNCORRECTED, Calibrated
+from onnxlr.schemes.cp_fit import DRAFT, ESTIMATE
+from onnxlr.schemes.cp_observed import Problem, polish
+from onnxlr.schemes.observed import Observed, fill, regress_last
+
+if TYPE_CHECKING:
+    from onnxlr.schemes.base import Ranks
+    from onnxlr.schemes.cp import Cp3, Cp4, CpSolver
+    from onnxlr_passes.chain import Chain, Step
+
+
+@dataclass(frozen=True, eq=False)
+class FittedCp:
+    """Two drafts, of the kernel as it is and of the kernel whitened by the marginals of its modes; the better is kept.
+
+    Each is polished on the data. ``error`` is what the fit of the whitened kernel expects, corrected by what the polish
+    makes of such expectations on a small layer like this one.
+    """
+
+    scheme: Cp3 | Cp4
+    observed: Observed
+    calibrated: Calibrated = UNCORRECTED
+
+    @cached_property
+    def _plain(self) -> CpSolver:
+        return self.scheme.solver(self.observed.layer)
+
+    @cached_property
+    def _whitened(self) -> CpSolver:
+        layer = self.observed.layer
+        weight = layer.weight
+        for mode, (forward, _) in enumerate(self.observed.roots(), start=1):
+            weight = np.moveaxis(np.tensordot(weight, forward, (mode, 0)), -1, mode)
+        return self.scheme.solver(Layer(weight, layer.geometry))
+
+    def expected(self, ranks: Ranks) -> float:
+        """Return the relative error to expect of the whitened kernel's fit."""
+        return self._whitened.error(ranks)
+
+    def error(self, ranks: Ranks) -> float:
+        """Return the relative error to expect on the data."""
+        return self.calibrated.error(self.expected(ranks))
+
+    def calibrate(self) -> Calibrated:
+        """Return what expectations are worth on this layer."""
+        return Calibrated.on(self.scheme, self.observed, self.expected, lambda ranks: self.drafted(ranks, ESTIMATE))
+
+    def chain(self, ranks: Ranks) -> Chain:
+        """Return the fitted chain at (R,)."""
+        drafts = (self.drafted(ranks, DRAFT), self.refined(self._plain.draft(ranks, DRAFT)))
+        return min(drafts, key=self.observed.error)
+
+    def drafted(self, ranks: Ranks, budget: float) -> Chain:
+        """Return the chain that starts from a draft of the whitened kernel of about ``budget`` multiply-adds."""
+        chain = self._whitened.draft(ranks, budget)
+        steps = tuple(self._unwhitened(step) for step in chain.steps[:-1])
+        return self.refined(replace(chain, steps=(*steps, chain.steps[-1])))
+
+    def refined(self, chain: Chain) -> Chain:
+        """Return a chain with all its factors fitted to the outputs, the last stage exactly."""
+        layer = self.observed.layer
+        kernel = layer.grouped()
+        group, t = kernel.shape[:2]
+        stages = [stage for (stage,) in chain.steps]
+        columns = (layer.shape.S, *(stage.geometry.taps for stage in stages[1:-1]))
+        marginals = [self.observed.metric.marginal(columns, mode) for mode in range(len(columns))]
+        parts = [stage.weight.reshape(group, -1, size) for stage, size in zip(stages[:-1], columns, strict=True)]
+        last = stages[-1].weight.reshape(group, t, -1)
+        fits = []
+        for index in range(group):
+            times = partial(self.observed.metric.times, group=index)
+            problem = Problem.of(kernel[index].reshape(t, -1), columns, times, marginals)
+            fits.append(polish(problem, (last[index], *(part[index].T for part in parts))))
+        weights = {stage.suffix: np.stack([fit[1 + i].T for fit in fits]) for i, stage in enumerate(stages[:-1])}
+        weights[stages[-1].suffix] = np.stack([fit[0] for fit in fits])
+        return regress_last(fill(chain, weights), self.observed)
+
+    def _unwhitened(self, step: Step) -> Step:
+        (stage,) = step
+        weight = stage.weight
+        for mode in range(1, weight.ndim):
+            inverse = self.observed.roots()[mode - 1][1]
+            if weight.shape[mode] == inverse.shape[0] and weight.shape[mode] > 1:
+                weight = np.moveaxis(np.tensordot(weight, inverse, (mode, 0)), -1, mode)
+        return (replace(stage, weight=weight),)
