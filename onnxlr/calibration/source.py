@@ -42,6 +42,8 @@ class DataOptions:
         For folders of images.
     memory
         What working on the samples may take.
+    varied
+        Whether samples may differ in the sizes that the model leaves free; a batch then holds samples of one size.
 
     Raises
     ------
@@ -53,6 +55,7 @@ class DataOptions:
     seed: int = 0
     image: ImageOptions = field(default_factory=ImageOptions)
     memory: Memory = field(default_factory=Memory)
+    varied: bool = False
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:
@@ -212,17 +215,21 @@ class Source:
                 yield from part.read(inside, size)
 
 
-def make_source(where: str, parts: Sequence[Part], inputs: Sequence[Input], samples: int | None, seed: int) -> Source:
+def make_source(
+    where: str, parts: Sequence[Part], inputs: Sequence[Input], samples: int | None, seed: int, *, varied: bool = False
+) -> Source:
     """Put parts together and draw the samples to use, see ``DataOptions``.
 
     Raises
     ------
     ModelError
-        Parts whose samples differ in shape, sizes of one symbol that differ, no sample, fewer than the fixed batch.
+        Parts whose samples differ in shape where they may not be ``varied`` or the model fixes a batch, sizes of one
+        symbol that differ, no sample, fewer than the fixed batch.
     """
     for part in parts:
-        _check_same(parts[0], part)
-    _check_symbols(where, inputs, parts[0].shapes)
+        if not varied or _fixed_batch(inputs) is not None:
+            _check_same(parts[0], part)
+        _check_symbols(where, inputs, part.shapes)
     count = sum(part.count for part in parts)
     if not count:
         raise ModelError(f"{where} has 0 samples", "give at least one")
@@ -297,10 +304,13 @@ def _check_symbols(where: str, inputs: Sequence[Input], shapes: Mapping[str, Sha
 
 
 def _rebatch(pieces: Iterable[dict[str, Array]], size: int) -> Iterator[dict[str, Array]]:
-    """Cut and join pieces of any length into batches of ``size``; the last may be smaller."""
+    """Cut and join pieces of any length into batches of ``size``; the last one of each shape may be smaller."""
     waiting: list[dict[str, Array]] = []
     have = 0
     for piece in pieces:
+        if waiting and not _same_shapes(waiting[0], piece):
+            yield _join(waiting)
+            waiting, have = [], 0
         start, length = 0, len(next(iter(piece.values())))
         while length - start >= size - have:
             stop = start + size - have
@@ -311,6 +321,10 @@ def _rebatch(pieces: Iterable[dict[str, Array]], size: int) -> Iterator[dict[str
             have += length - start
     if waiting:
         yield _join(waiting)
+
+
+def _same_shapes(one: dict[str, Array], other: dict[str, Array]) -> bool:
+    return all(array.shape[1:] == other[name].shape[1:] for name, array in one.items())
 
 
 def _cut(piece: dict[str, Array], start: int, stop: int) -> dict[str, Array]:
