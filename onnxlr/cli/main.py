@@ -10,6 +10,7 @@ import typer
 
 from onnxlr.cli import bench, cache, finetune, inspect, rewrite, search, validate
 from onnxlr.cli.guard import guard
+from onnxlr.cli.streams import take_stdout
 
 _DONE = "Exit codes: 0 done; 2 usage; 3 a model or its data cannot be read or used;"
 _INTERRUPTED = "130 interrupted (no partial file)."
@@ -70,6 +71,7 @@ def main() -> None:
     # From 1.29 on ONNX Runtime reports its use to its maker, and writes to the temporary folder, unless told not to
     # before it is loaded. What someone converts here is theirs; ORT_DISABLE_TELEMETRY=0 allows it.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    take_stdout()
     app()
 
 
