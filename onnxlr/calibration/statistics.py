@@ -38,7 +38,9 @@ class Moments:
         middle = centre.astype(np.float64)
         rest = total - count * middle
         cross = middle[:, :, None] * (rest + count / 2 * middle)[:, None, :]
-        return cls(count, total, outer + cross + cross.transpose(0, 2, 1))
+        outer += cross
+        outer += cross.transpose(0, 2, 1)
+        return cls(count, total, outer)
 
     def uncentred(self) -> Moments:
         """Return the same rows as if their mean were zero: what counts for a layer that cannot have a bias."""
@@ -57,9 +59,11 @@ class Moments:
     @property
     def covariance(self) -> Array:
         """Covariance, (g, d, d); what a constant column leaves of rounding is taken out."""
-        mean, second = self.mean, self.outer / max(self.count, 1)
-        covariance: Array = second - mean[:, :, None] * mean[:, None, :]
-        constant = np.einsum("gii->gi", covariance) <= _ROUNDING * np.einsum("gii->gi", second)
+        mean = self.mean
+        covariance: Array = self.outer / max(self.count, 1)
+        second = np.einsum("gii->gi", covariance).copy()
+        covariance -= mean[:, :, None] * mean[:, None, :]
+        constant = np.einsum("gii->gi", covariance) <= _ROUNDING * second
         covariance[constant[:, :, None] | constant[:, None, :]] = 0.0
         return covariance
 
