@@ -113,6 +113,9 @@ def test_2_for_an_output_over_an_input_even_with_force(option: str, model: Path,
     (tmp_path / "in.npz").write_text("precious")
     options = (option, "in.npz", "--json", "in.npz", "--force")
     refused(tmp_path, 2, "in.npz is the same file as the input", "rewrite", model.name, *options)
+    if option != "--plan":
+        search = ("search", model.name, option, "in.npz", "-o", "in.npz", "--force")
+        refused(tmp_path, 2, "in.npz is the same file as the input", *search)
 
 
 def test_force_overwrites(model: Path, tmp_path: Path) -> None:
