@@ -52,8 +52,10 @@ def scatter(title: str, x_label: str, y_label: str, points: Sequence[Point]) -> 
     y = _axis([v for p in shown for v in (p.y - p.error, p.y + p.error)], HEIGHT - _BOTTOM, _TOP)
     line = " ".join(f"{x.at(p.x):.1f},{y.at(p.y):.1f}" for p in sorted(shown, key=lambda p: p.x) if p.bold)
     parts = [
-        (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
-        f'font-size="12" role="img"><title>{escape(title)}</title>'),
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+            f'font-size="12" role="img"><title>{escape(title)}</title>'
+        ),
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="14">{escape(title)}</text>',
         *(_x_tick(x.at(value), value) for value in x.ticks()),
