@@ -80,5 +80,6 @@ def lifted(covariance: Array, ridge: float) -> Array:
     if level <= 0.0:
         return np.broadcast_to(np.eye(d), covariance.shape).copy()
     added = ridge * np.where(variance > 0.0, variance, level)
-    raised: Array = covariance + added[:, None, None] * np.eye(d)
+    raised = covariance.copy()
+    raised[:, np.arange(d), np.arange(d)] += added[:, None]
     return raised
