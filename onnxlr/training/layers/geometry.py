@@ -88,7 +88,8 @@ def set_weight(conv: AnyConv, values: torch.Tensor) -> None:
 
 
 def _kind(dims: int) -> Callable[..., AnyConv]:
-    return {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    kinds: dict[int, Callable[..., AnyConv]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+    return kinds[dims]
 
 
 def _each(value: Sizes, dims: int) -> tuple[int, ...]:
