@@ -1,7 +1,7 @@
 """onnxlr takes a trained ONNX model and gives back a faster one, with proof.
 
-``rewrite``, ``inspect``, ``bench``, ``validate`` and ``finetune`` (for which torch must be installed) are the API; what
-they raise is in ``onnxlr.errors``. Nothing heavy is imported before one of them is used.
+``rewrite``, ``search``, ``inspect``, ``bench``, ``validate`` and ``finetune`` (for which torch must be installed) are
+the API; what they raise is in ``onnxlr.errors``. Nothing heavy is imported before one of them is used.
 
 ONNX Runtime's official builds report their use to Microsoft unless ``ORT_DISABLE_TELEMETRY=1`` is in the environment
 when it is loaded. The command line sets it; in Python the process is its caller's, and so is this choice.
@@ -13,13 +13,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxlr.api import Rewrite, bench, inspect, rewrite, validate
+    from onnxlr.api import Rewrite, bench, inspect, rewrite, search, validate
     from onnxlr.planning.plan import Plan
     from onnxlr.training.api import finetune
 
 _HOMES = {"Plan": "onnxlr.planning.plan", "finetune": "onnxlr.training.api"}
 
-__all__ = ["Plan", "Rewrite", "bench", "finetune", "inspect", "rewrite", "validate"]
+__all__ = ["Plan", "Rewrite", "bench", "finetune", "inspect", "rewrite", "search", "validate"]
 
 
 def __getattr__(name: str) -> object:

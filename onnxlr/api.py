@@ -221,12 +221,12 @@ def rewrite(
     if images is not None and not any(_is_folder(path) for path in (data, evaluation)):
         raise UsageError("image options are for a folder of images", "give one as data, or leave them out")
     limit = Memory(parse_memory(memory) if isinstance(memory, str) else memory)
-    options = DataOptions(samples, seed, images or ImageOptions(), limit)
+    options = DataOptions(samples, seed, images or ImageOptions(), limit, varied=True)
     source = model_io.load(model)
     with (
         working(jobs),
         _calibration(source, data, shapes or {}, options) as calibration,
-        _evaluation(source, evaluation, shapes or {}, replace(options, samples=None)) as judged_on,
+        _evaluation(source, evaluation, shapes or {}, replace(options, samples=None, varied=False)) as judged_on,
     ):
         request = Request(
             schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),

@@ -34,7 +34,7 @@ def summarize(model: Model, prepared: Prepared, built: Built, plan: Plan, reques
     rows = tuple(_row(one) for one in built.made)
     saved = sum(row.macs_before - row.macs_after for row in rows)
     changes = tuple(ChangeRow(made_by, change.node, change.what) for made_by, change in prepared.changes)
-    notes = list(notes_on(changes))
+    notes = [*notes_on(changes), *_signature_notes(prepared.proto, built.proto)]
     if plan.model_sha256 not in {"", model.sha256}:
         notes.append("the plan was made for another model; its layers fit this one")
     return Summary(
@@ -51,6 +51,19 @@ def summarize(model: Model, prepared: Prepared, built: Built, plan: Plan, reques
         changes=changes,
         measured=None,
     )
+
+
+def _signature_notes(before: onnx.ModelProto, after: onnx.ModelProto) -> list[str]:
+    """Say what the rewrite itself took from a model's signature: weights that were also inputs."""
+    left = {value.name for value in after.graph.input}
+    gone = [value.name for value in before.graph.input if value.name not in left]
+    notes = []
+    if gone:
+        names = ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else "")
+        notes.append(f"weights of rewritten layers are no longer inputs, they cannot be fed at run time: {names}")
+    if before.ir_version != after.ir_version:
+        notes.append(f"IR version {before.ir_version} raised to {after.ir_version} for factors that are not inputs")
+    return notes
 
 
 def _stays(prepared: Prepared, plan: Plan, request: Request) -> tuple[SkippedRow, ...]:

@@ -52,7 +52,8 @@ def open_source(
     """
     check_inputs(inputs)
     given = {name: tuple(shape) for name, shape in shapes.items()}
-    source = make_source(str(path), _parts(path, inputs, given, options), inputs, options.samples, options.seed)
+    parts = _parts(path, inputs, given, options)
+    source = make_source(str(path), parts, inputs, options.samples, options.seed, varied=options.varied)
     return replace(source, memory=options.memory)
 
 
@@ -80,7 +81,7 @@ def _parts(
                 f"{path} holds both arrays ({arrays[0]}) and images ({images[0]})", "give a folder of one kind"
             )
         if images:
-            return [open_images(path, images, inputs, given, options.image)]
+            return [open_images(path, images, inputs, given, options.image, varied=options.varied)]
         if not arrays:
             kinds = ", ".join(sorted(_ARRAY_SUFFIXES | IMAGE_SUFFIXES))
             raise ModelError(f"{path} has 0 samples: the folder holds no file of {kinds}", "give another folder")

@@ -104,13 +104,18 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePart:
-    """The images ``files`` (relative to ``folder``), one sample each, for one input; ``shape`` is a sample's."""
+    """The images ``files`` (relative to ``folder``), one sample each, for one input; ``shape`` is the first one's.
+
+    Where they may be ``varied``, others need only fit the input, and ``given``, the shape that an option gives it.
+    """
 
     folder: Path
     files: tuple[Path, ...]
     item: Input
     options: ImageOptions
     shape: Shape
+    given: Shape | None = None
+    varied: bool = False
 
     @property
     def where(self) -> str:
@@ -135,24 +140,38 @@ class ImagePart:
         ModelError
             A file that is no image, or an image of another size than the first.
         """
-        for start in range(0, len(chosen), size):
-            indices = chosen[start : start + size]
-            batch = np.empty((len(indices), *self.shape), self.item.dtype)
-            for row, index in enumerate(indices):
-                path = self.folder / self.files[index]
-                image = load_image(path, self.options)
-                if image.shape != self.shape:
-                    raise ModelError(
-                        f"{path} gives a sample of {_text(image.shape)}, {self.folder / self.files[0]} one of"
-                        f" {_text(self.shape)}",
-                        "give --image-size and --image-crop, so that all become the same",
-                    )
-                batch[row] = cast(str(path), self.item, image[np.newaxis], [0])[0]
-            yield {self.item.name: batch}
+        waiting: list[Array] = []
+        for index in chosen:
+            path = self.folder / self.files[index]
+            sample = cast(str(path), self.item, self._load(path)[np.newaxis], [0])
+            if waiting and (len(waiting) == size or waiting[0].shape != sample.shape):
+                yield {self.item.name: np.concatenate(waiting)}
+                waiting = []
+            waiting.append(sample)
+        if waiting:
+            yield {self.item.name: np.concatenate(waiting)}
+
+    def _load(self, path: Path) -> Array:
+        image = load_image(path, self.options)
+        if image.shape == self.shape:
+            return image
+        if self.varied:
+            _fit(path, self.item, image.shape, self.given, self.options)
+            return image
+        raise ModelError(
+            f"{path} gives a sample of {_text(image.shape)}, {self.folder / self.files[0]} one of {_text(self.shape)}",
+            "give --image-size and --image-crop, so that all become the same",
+        )
 
 
 def open_images(
-    folder: Path, files: Sequence[Path], inputs: Sequence[Input], given: Mapping[str, Shape], options: ImageOptions
+    folder: Path,
+    files: Sequence[Path],
+    inputs: Sequence[Input],
+    given: Mapping[str, Shape],
+    options: ImageOptions,
+    *,
+    varied: bool = False,
 ) -> ImagePart:
     """Make a part of the images ``files``, relative to ``folder``; the first one is read to see that it fits.
 
@@ -170,13 +189,17 @@ def open_images(
         )
     item, first = inputs[0], folder / files[0]
     shape = load_image(first, options).shape
+    _fit(first, item, shape, given.get(item.name), options)
+    free = item.dims is None or not item.dims or not isinstance(item.dims[0], int)
+    return ImagePart(folder, tuple(files), item, options, shape, given.get(item.name), varied=varied and free)
+
+
+def _fit(path: Path, item: Input, shape: Shape, given: Shape | None, options: ImageOptions) -> None:
     try:
-        fit_shape(f"{first}, read as {options.layout} {options.order},", item, (1, *shape), given.get(item.name))
+        fit_shape(f"{path}, read as {options.layout} {options.order},", item, (1, *shape), given)
     except ModelError as error:
-        raise ModelError(
-            error.message, "set --image-preset, or --image-size, --image-crop, --image-layout and --image-order"
-        ) from error
-    return ImagePart(folder, tuple(files), item, options, shape)
+        hint = "set --image-preset, or --image-size, --image-crop, --image-layout and --image-order"
+        raise ModelError(error.message, hint) from error
 
 
 def load_image(path: Path, options: ImageOptions) -> Array:

@@ -7,10 +7,9 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -82,8 +81,8 @@ def from_iterable(
     given = {name: tuple(shape) for name, shape in shapes.items()}
     spool = Spool()
     try:
-        part = _copy(_feeds(data), spool.folder, inputs, given, options.samples)
-        source = make_source("the data", [part], inputs, options.samples, options.seed)
+        parts = _copy(_feeds(data), spool.folder, inputs, given, options)
+        source = make_source("the data", parts, inputs, options.samples, options.seed, varied=options.varied)
         return replace(source, resource=spool, memory=options.memory)
     except BaseException:
         spool.close()
@@ -109,26 +108,43 @@ def _copy(
     folder: Path,
     inputs: Sequence[Input],
     given: Mapping[str, Shape],
-    limit: int | None,
-) -> ArrayPart:
-    """Append the samples of every feed to one file of raw elements per input."""
-    paths = [folder / str(index) for index in range(len(inputs))]
+    options: DataOptions,
+) -> list[ArrayPart]:
+    """Append the samples of every feed to one file of raw elements per input, new ones where their shapes change."""
+    runs: list[_Run] = []
     count = 0
-    shapes: dict[str, Shape] = {item.name: () for item in inputs}
-    with ExitStack() as stack:
-        files = [stack.enter_context(path.open("xb")) for path in paths]
-        for number, feed in enumerate(feeds):
-            arrays = _checked(f"feed {number}", feed, inputs, given)
-            found = {name: array.shape[1:] for name, array in arrays.items()}
-            if number and found != shapes:
-                raise ModelError(f"feed {number} has samples of other shapes than feed 0", f"{found}, not {shapes}")
-            shapes = found
-            room = None if limit is None else limit - count
-            count += _append(files, list(arrays.values()), room)
-            if count == limit:
-                break
+    for number, feed in enumerate(feeds):
+        arrays = _checked(f"feed {number}", feed, inputs, given)
+        found = {name: array.shape[1:] for name, array in arrays.items()}
+        if not runs or runs[-1].shapes != found:
+            if runs and not options.varied:
+                raise ModelError(
+                    f"feed {number} has samples of other shapes than feed 0", f"{found}, not {runs[0].shapes}"
+                )
+            paths = [folder / f"{len(runs)}-{index}" for index in range(len(inputs))]
+            runs.append(_Run(paths, found, 0))
+        room = None if options.samples is None else options.samples - count
+        added = _append(runs[-1].paths, list(arrays.values()), room)
+        runs[-1] = replace(runs[-1], count=runs[-1].count + added)
+        count += added
+        if count == options.samples:
+            break
+    return [_part(run, inputs) for run in runs or [_Run([folder / "none"] * len(inputs), {}, 0)]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Samples of the same shapes, one file per input."""
+
+    paths: list[Path]
+    shapes: dict[str, Shape]
+    count: int
+
+
+def _part(run: _Run, inputs: Sequence[Input]) -> ArrayPart:
     stored = (
-        StoredArray(path, None, 0, (count, *shapes[i.name]), i.dtype) for i, path in zip(inputs, paths, strict=True)
+        StoredArray(path, None, 0, (run.count, *run.shapes.get(item.name, ())), item.dtype)
+        for item, path in zip(inputs, run.paths, strict=True)
     )
     return ArrayPart("the data", tuple(zip(inputs, stored, strict=True)))
 
@@ -150,11 +166,11 @@ def _checked(where: str, feed: Any, inputs: Sequence[Input], given: Mapping[str,
     return arrays
 
 
-def _append(files: Sequence[IO[bytes]], arrays: Sequence[Array], room: int | None) -> int:
+def _append(paths: Sequence[Path], arrays: Sequence[Array], room: int | None) -> int:
     try:
-        for file, array in zip(files, arrays, strict=True):
-            file.write(array[:room].reshape(-1).view(np.uint8).data)
-            file.flush()
+        for path, array in zip(paths, arrays, strict=True):
+            with path.open("ab") as file:
+                file.write(array[:room].reshape(-1).view(np.uint8).data)
     except OSError as error:
         reason = f"cannot copy the data to {tempfile.gettempdir()}: {error.strerror}"
         raise ModelError(reason, "set TMPDIR to a folder with more room") from error

@@ -9,7 +9,7 @@ from math import isqrt
 from onnxlr.errors import UsageError
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_COVARIANCE, _ACTIVATIONS, _STATISTICS, _SAMPLES, _ROWS = 20, 4, 8, 8, 16  # parts of the whole
+_COVARIANCE, _ACTIVATIONS, _STATISTICS, _SAMPLES, _ROWS = 20, 5, 8, 8, 16  # parts of the whole
 LEAST = 64 * 10**6
 
 
@@ -18,7 +18,7 @@ class Memory:
     """Bytes that calibration and fits may take together, about.
 
     A layer's covariance may have a twentieth, for a fit holds several copies of it and layers are worked on side by
-    side; activations on their way through the network may have a quarter, what all layers have seen an eighth, the
+    side; activations on their way through the network may have a fifth, what all layers have seen an eighth, the
     samples an eighth, and the rows of one layer a sixteenth. The rest is the models and what works on them.
 
     Raises

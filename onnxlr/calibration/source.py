@@ -12,11 +12,12 @@ import numpy as np
 from onnxlr.calibration.fit import cast
 from onnxlr.calibration.images import ImageOptions
 from onnxlr.calibration.memory import Memory
+from onnxlr.calibration.rebatch import rebatch
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.target.feeds import check_feedable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from onnxlr.calibration.arrays import StoredArray
     from onnxlr.target import Input
@@ -42,6 +43,8 @@ class DataOptions:
         For folders of images.
     memory
         What working on the samples may take.
+    varied
+        Whether samples may differ in the sizes that the model leaves free; a batch then holds samples of one size.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class DataOptions:
     seed: int = 0
     image: ImageOptions = field(default_factory=ImageOptions)
     memory: Memory = field(default_factory=Memory)
+    varied: bool = False
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:
@@ -196,7 +200,7 @@ class Source:
         if size < 1:
             raise UsageError(f"a batch of {size}: at least one sample is needed")
         size = self.batch or size
-        return _rebatch(self._pieces(size), size)
+        return rebatch(self._pieces(size), size)
 
     def _pieces(self, size: int) -> Iterator[dict[str, Array]]:
         ends = list(accumulate(part.count for part in self.parts))
@@ -212,17 +216,21 @@ class Source:
                 yield from part.read(inside, size)
 
 
-def make_source(where: str, parts: Sequence[Part], inputs: Sequence[Input], samples: int | None, seed: int) -> Source:
+def make_source(
+    where: str, parts: Sequence[Part], inputs: Sequence[Input], samples: int | None, seed: int, *, varied: bool = False
+) -> Source:
     """Put parts together and draw the samples to use, see ``DataOptions``.
 
     Raises
     ------
     ModelError
-        Parts whose samples differ in shape, sizes of one symbol that differ, no sample, fewer than the fixed batch.
+        Parts whose samples differ in shape where they may not be ``varied`` or the model fixes a batch, sizes of one
+        symbol that differ, no sample, fewer than the fixed batch.
     """
     for part in parts:
-        _check_same(parts[0], part)
-    _check_symbols(where, inputs, parts[0].shapes)
+        if not varied or _fixed_batch(inputs) is not None:
+            _check_same(parts[0], part)
+        _check_symbols(where, inputs, part.shapes)
     count = sum(part.count for part in parts)
     if not count:
         raise ModelError(f"{where} has 0 samples", "give at least one")
@@ -294,30 +302,3 @@ def _check_symbols(where: str, inputs: Sequence[Input], shapes: Mapping[str, Sha
                         f" for '{item.name}'",
                         "the model wants them equal",
                     )
-
-
-def _rebatch(pieces: Iterable[dict[str, Array]], size: int) -> Iterator[dict[str, Array]]:
-    """Cut and join pieces of any length into batches of ``size``; the last may be smaller."""
-    waiting: list[dict[str, Array]] = []
-    have = 0
-    for piece in pieces:
-        start, length = 0, len(next(iter(piece.values())))
-        while length - start >= size - have:
-            stop = start + size - have
-            yield _join([*waiting, _cut(piece, start, stop)])
-            waiting, have, start = [], 0, stop
-        if start < length:
-            waiting.append(_cut(piece, start, length))
-            have += length - start
-    if waiting:
-        yield _join(waiting)
-
-
-def _cut(piece: dict[str, Array], start: int, stop: int) -> dict[str, Array]:
-    return {name: array[start:stop] for name, array in piece.items()}
-
-
-def _join(pieces: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    if len(pieces) == 1:
-        return pieces[0]
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

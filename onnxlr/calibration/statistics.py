@@ -38,7 +38,9 @@ class Moments:
         middle = centre.astype(np.float64)
         rest = total - count * middle
         cross = middle[:, :, None] * (rest + count / 2 * middle)[:, None, :]
-        return cls(count, total, outer + cross + cross.transpose(0, 2, 1))
+        outer += cross
+        outer += cross.transpose(0, 2, 1)
+        return cls(count, total, outer)
 
     def uncentred(self) -> Moments:
         """Return the same rows as if their mean were zero: what counts for a layer that cannot have a bias."""
@@ -57,9 +59,11 @@ class Moments:
     @property
     def covariance(self) -> Array:
         """Covariance, (g, d, d); what a constant column leaves of rounding is taken out."""
-        mean, second = self.mean, self.outer / max(self.count, 1)
-        covariance: Array = second - mean[:, :, None] * mean[:, None, :]
-        constant = np.einsum("gii->gi", covariance) <= _ROUNDING * np.einsum("gii->gi", second)
+        mean = self.mean
+        covariance: Array = self.outer / max(self.count, 1)
+        second = np.einsum("gii->gi", covariance).copy()
+        covariance -= mean[:, :, None] * mean[:, None, :]
+        constant = np.einsum("gii->gi", covariance) <= _ROUNDING * second
         covariance[constant[:, :, None] | constant[:, None, :]] = 0.0
         return covariance
 
@@ -76,5 +80,6 @@ def lifted(covariance: Array, ridge: float) -> Array:
     if level <= 0.0:
         return np.broadcast_to(np.eye(d), covariance.shape).copy()
     added = ridge * np.where(variance > 0.0, variance, level)
-    raised: Array = covariance + added[:, None, None] * np.eye(d)
+    raised = covariance.copy()
+    raised[:, np.arange(d), np.arange(d)] += added[:, None]
     return raised

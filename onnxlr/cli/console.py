@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from onnxlr.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +22,12 @@ _PIPED_WIDTH = 1000  # columns of a report in a file or a pipe: nothing is cut o
 def show(*parts: RenderableType) -> None:
     """Print to stdout, as wide as the terminal (or COLUMNS), and without a limit where there is none."""
     console = _stdout()
-    for part in parts:
-        console.print(part)
+    try:
+        for part in parts:
+            console.print(part)
+    except OSError as error:
+        sys.stdout = None  # what is left in it could not be written at the exit either
+        raise ModelError(f"cannot write the report ({error.strerror})", "free some space, or use --json") from error
 
 
 def _stdout() -> Console:

@@ -8,8 +8,9 @@ from io import TextIOWrapper
 
 import typer
 
-from onnxlr.cli import bench, cache, finetune, inspect, rewrite, validate
+from onnxlr.cli import bench, cache, finetune, inspect, rewrite, search, validate
 from onnxlr.cli.guard import guard
+from onnxlr.cli.streams import take_stdout
 
 _DONE = "Exit codes: 0 done; 2 usage; 3 a model or its data cannot be read or used;"
 _INTERRUPTED = "130 interrupted (no partial file)."
@@ -17,6 +18,7 @@ _REWRITE = (
     f"{_DONE} 4 the asked budget cannot be met (nothing written); 5 the rewritten model failed validation (nothing "
     f"written); {_INTERRUPTED}"
 )
+_SEARCH = f"{_DONE} 4 nothing is faster (nothing written); 130 interrupted (the same command goes on)."
 _VALIDATE = f"{_DONE} 5 NEW failed; {_INTERRUPTED}"
 _FINETUNE = f"{_DONE} 5 the runtime does not compute what was trained (nothing written); {_INTERRUPTED}"
 _READ_ONLY = f"{_DONE} {_INTERRUPTED}"
@@ -32,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("rewrite", short_help="Make a model faster, and prove it.", epilog=_REWRITE)(guard(rewrite.command))
+app.command("search", short_help="Show what speed costs in accuracy.", epilog=_SEARCH)(guard(search.command))
 app.command("finetune", short_help="Train a rewritten model to answer as the original.", epilog=_FINETUNE)(
     guard(finetune.command)
 )
@@ -68,6 +71,7 @@ def main() -> None:
     # From 1.29 on ONNX Runtime reports its use to its maker, and writes to the temporary folder, unless told not to
     # before it is loaded. What someone converts here is theirs; ORT_DISABLE_TELEMETRY=0 allows it.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    take_stdout()
     app()
 
 

@@ -178,13 +178,13 @@ def command(
     from onnxlr import api
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_data_output, check_outputs
-    from onnxlr.model_io import load, write_text
+    from onnxlr.model_io import data_file, is_split, load, write_text
     from onnxlr.report.summary_view import render_summary
 
     target = out or model.with_name(f"{model.stem}.lr.onnx")
     check_outputs(
         {"--out": None if dry_run else target, "--save-plan": save_plan, "--json": json_file},
-        protect=[path for path in (model, plan) if path is not None],
+        protect=[path for path in (model, plan, data, evaluation) if path is not None],
         force=force,
     )
     if not dry_run:
@@ -237,6 +237,8 @@ def command(
     written, summary = [], result.summary
     if not dry_run:
         written.append(result.save(target, force=force))
+        if is_split(result.model, result.source.folder, external=result.source.external):
+            written.append(data_file(target))
         if json_file is not None:
             summary = replace(summary, written=str(target), written_sha256=load(target).sha256)
     for path, text in ((save_plan, result.plan.to_json), (json_file, summary.to_json)):

@@ -103,7 +103,8 @@ def command(
     target = out or model.with_name(f"{model.stem}.front.json")
     if save_plans is not None and not save_plans.is_dir():
         check_outputs({"--save-plans": save_plans}, protect=[model], force=False)
-    check_outputs({"--out": target, "--plot": plot}, protect=[model], force=force)
+    inputs = [path for path in (model, data, evaluation) if path is not None]
+    check_outputs({"--out": target, "--plot": plot}, protect=inputs, force=force)
     with progress() as tell:
         front = api.search(
             model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnxlr.model_io.finite import check_finite
 from onnxlr.model_io.load import Model, load
 from onnxlr.model_io.runnable import runnable
-from onnxlr.model_io.save import check_output, data_file, save
+from onnxlr.model_io.save import check_output, data_file, is_split, save
 from onnxlr.model_io.tensors import dense_size, every_tensor, tensor_array
 from onnxlr.model_io.text import write_text
 
@@ -16,6 +16,7 @@ __all__ = [
     "data_file",
     "dense_size",
     "every_tensor",
+    "is_split",
     "load",
     "runnable",
     "save",

@@ -68,7 +68,7 @@ def save(
     ModelError
         When a file cannot be written; nothing is left behind then.
     """
-    split = external or dense_size(proto, folder) > limit
+    split = is_split(proto, folder, external=external, limit=limit)
     data = data_file(out)
     inputs = [*protect, *external_files(proto, folder).values()]
     try:
@@ -81,6 +81,11 @@ def save(
         raise output_exists(str(error.filename2 or error.filename)) from error
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def is_split(proto: onnx.ModelProto, folder: Path | None, *, external: bool, limit: int = PROTOBUF_LIMIT) -> bool:
+    """Whether :func:`save` writes two files: ``external`` asks for it, or one cannot hold the model."""
+    return external or dense_size(proto, folder) > limit
 
 
 def data_file(out: Path) -> Path:

@@ -41,7 +41,7 @@ def render_search(found: Searched, macs: int) -> list[RenderableType]:
 
 
 def trials_table(trials: Sequence[Trial], protocol: Protocol, macs: int, chosen: int | None = None) -> Table:
-    """Return the trials, one a line, in the order given."""
+    """Return the trials, one a line, in the order given; ``chosen`` is None where there were no goals."""
     columns = (
         Column(""),
         Column("layers chosen by", shrinks=True, spare=2),
@@ -65,7 +65,7 @@ def trials_table(trials: Sequence[Trial], protocol: Protocol, macs: int, chosen:
             Cell(f"{trial.latency_ms:.3g} ms"),
             Cell(with_error(trial.loss, trial.loss_error, protocol.unit, drop=True)),
             Cell("" if trial.agreement is None else f"{trial.agreement:.1%}"),
-            Cell("meets the goals" if trial.met else "", "green"),
+            Cell("meets the goals" if trial.met and chosen is not None else "", "green"),
         )
         for number, trial in enumerate(trials)
     )

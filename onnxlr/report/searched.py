@@ -52,6 +52,8 @@ class Trial:
         How far the outputs are from the original's: KL divergence in nats, or squared relative L2.
     met
         Whether all goals are met.
+    layers, errors
+        The times of the rewritten layers, and by site the errors that they were chosen by.
     """
 
     choices: tuple[Choice, ...]

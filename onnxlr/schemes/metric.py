@@ -132,8 +132,10 @@ def factor(moment: Array) -> Array:
     energy = float(np.trace(moment)) / n
     ridge = FLOOR * energy if energy > 0.0 else 1.0
     while True:
+        raised = np.array(moment)
+        raised.flat[:: n + 1] += ridge
         try:
-            lower: Array = cholesky(moment + ridge * np.eye(n), lower=True, check_finite=False)
+            lower: Array = cholesky(raised, lower=True, overwrite_a=True, check_finite=False)
         except LinAlgError:
             if not np.isfinite(moment).all():
                 raise

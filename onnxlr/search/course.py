@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from onnxlr.search.allocation import RULES, Rule, allocate
 from onnxlr.search.sensitivity import refitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxlr.build import Built
+    from onnxlr.planning.plan import Choice
     from onnxlr.report.searched import LayerTime, Trial
     from onnxlr.search.goals import Goals
     from onnxlr.search.ledger import Ledger
     from onnxlr.search.table import Option, Table
-    from onnxlr.search.workbench import Workbench
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.5, 2.0
 """A correction of a layer's latency by the full model stays within this."""
+
+
+class Bench(Protocol):
+    """Where plans are tried; see ``onnxlr.search.workbench.Workbench``."""
+
+    def build(self, choices: Sequence[Choice]) -> Built:
+        """Fit and write the chains."""
+        ...
+
+    def attempt(self, table: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
+        """Try the plan of ``picks``; whether goals are met is left open (False)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class Course:
 
     def __init__(
         self,
-        bench: Workbench,
+        bench: Bench,
         table: Table,
         notes: tuple[str, ...],
         goals: Goals,

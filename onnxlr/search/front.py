@@ -57,7 +57,7 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
             task.model.sha256,
             protocol_of(task),
             task.prepared.macs,
-            tried.bench.original_ms,
+            tried.table.original_ms,
             trials,
             unbeaten(trials),
             tried.notes,

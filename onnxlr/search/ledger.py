@@ -37,10 +37,6 @@ class Ledger:
         if path is not None and path.exists():
             self._trials = {key_of(trial.choices): trial for trial in _read(path, setting)}
 
-    def __len__(self) -> int:
-        """Count the trials."""
-        return len(self._trials)
-
     def find(self, choices: Sequence[Choice]) -> Trial | None:
         """Return the trial of a plan."""
         return self._trials.get(key_of(choices))

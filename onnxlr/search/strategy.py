@@ -24,6 +24,8 @@ FIRST = log(3.0)
 """The first speed-up to try, where chains can do twice as much and no goal asks for more."""
 POWER = 0.25
 """What is lost rises steeply with the logarithm of speed, about with this power's inverse."""
+_IDLE = 60
+"""Directions that lead to no new plan, one after the other, before there is thought to be none."""
 FAR = 8.0
 """Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
 
@@ -103,29 +105,26 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
 def improve(course: Course, goals: Goals) -> None:
     """Spend what is left on other allocations at a slightly higher speed than the best: a descent on the weights.
 
-    One direction at a time is weighted up or down. A plan that passes sets the new mark; one that fails but shifts the
-    outputs less than the last failure at that speed leaves its weights behind to start from.
+    One direction at a time is weighted up or down, from the sensitivities as they are known after each trial. A plan
+    that passes sets the new mark.
     """
     if course.best is None:
         return
     mark = log(course.best.predicted) + STEP
-    weights, shift = dict(course.weights), inf
     idle = 0
     for direction in _directions(course):
-        if course.left <= 0 or mark > log(course.table.fastest) + CLOSE or idle > 2 * len(course.table.rows):
+        if course.left <= 0 or mark > log(course.table.fastest) + CLOSE or idle > _IDLE:
             return
-        moved = {site: weights.get(site, 1.0) * exp(value) for site, value in direction.items()}
+        moved = {site: course.weights.get(site, 1.0) * exp(value) for site, value in direction.items()}
         before = len(course.trials)
         attempt = course.at(exp(mark), weights=moved)
         if attempt is None or len(course.trials) == before:
             idle += 1
             continue
         idle = 0
-        trial = attempt.trial
-        if goals.accurate(trial.loss):
-            weights, shift, mark = moved, inf, max(log(trial.predicted), mark) + STEP
-        elif trial.shift < shift:
-            weights, shift = moved, trial.shift
+        course.learn_weights()
+        if goals.accurate(attempt.trial.loss):
+            mark = max(log(attempt.trial.predicted), mark) + STEP
 
 
 def _directions(course: Course) -> Iterator[dict[str, float]]:
@@ -141,7 +140,7 @@ def _directions(course: Course) -> Iterator[dict[str, float]]:
         for group in groups:
             for sign in (1.0, -1.0):
                 yield {site: sign * size if site in group else 0.0 for site in sites}
-        size *= 0.7
+        size *= 1.5  # what was too little to change a plan is not tried again
 
 
 def back_to_dense(course: Course) -> None:

@@ -82,7 +82,7 @@ class Workbench:
             shift=verdict.shift,
             met=False,
             layers=self._layers(built, picks),
-            errors=tuple((one.choice.site, _error(one.output_error, one.error)) for one in built.made),
+            errors=tuple((site, option.error) for site, option in picks.items() if option.scheme is not None),
         )
         return trial, built
 
@@ -115,10 +115,6 @@ class Workbench:
 def stable(before: Timing, after: Timing) -> bool:
     """Whether both latencies may be quoted."""
     return not (before.unstable or after.unstable)
-
-
-def _error(on_data: float | None, of_weights: float) -> float:
-    return of_weights if on_data is None else on_data
 
 
 @contextmanager

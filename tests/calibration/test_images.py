@@ -117,3 +117,14 @@ def test_what_does_not_fit_is_one_line(tmp_path, pixels, monkeypatch):
 def test_options_that_make_no_sense(options):
     with pytest.raises(UsageError, match=f"image {next(iter(options))}"):
         ImageOptions(**options)
+
+
+def test_images_of_several_sizes_where_they_may_vary(tmp_path, pixels):
+    for i, image in enumerate((pixels, pixels, pixels[:4], pixels)):
+        picture(tmp_path / f"{i}.png", image)
+    options = DataOptions(image=ImageOptions(), varied=True)
+    with open_source(tmp_path, RGB, {}, options) as source:
+        shapes = [batch["x"].shape for batch in source.batches(8)]
+    assert shapes == [(2, 3, 6, 8), (1, 3, 4, 8), (1, 3, 6, 8)]
+    with open_source(tmp_path, image_input(3, 6, 8), {}, options) as source, pytest.raises(ModelError, match=r"2\.png"):
+        list(source.batches(8))

@@ -183,6 +183,21 @@ class TestFit:
             opened(tmp_path, (free("w"),))
         one_line(caught.value, "a.npy", "b.npy")
 
+    def test_samples_of_several_sizes_where_they_may_vary(self, tmp_path):
+        sizes = (2, 2, 3, 2)
+        for i, size in enumerate(sizes):
+            np.save(tmp_path / f"{i}.npy", np.full((2, size), i))
+        options = DataOptions(varied=True)
+        feeds = [{"x": np.full((2, size), i)} for i, size in enumerate(sizes)]
+        with from_iterable(feeds, (free("w"),), {}, options) as copied:
+            for source in (opened(tmp_path, (free("w"),), options=options), copied):
+                shapes = [batch["x"].shape for batch in source.batches(3)]
+                assert shapes == [(3, 2), (1, 2), (2, 3), (2, 2)]
+                assert [int(batch["x"][0, 0]) for batch in source.batches(8)] == [0, 2, 3]
+        for refusing in (free(2), Input("x", np.dtype(np.float32), (2, "w"))):
+            with pytest.raises(ModelError):
+                opened(tmp_path, (refusing,), options=options)
+
     @pytest.mark.parametrize("bad", [np.nan, np.inf])
     def test_values_that_are_not_finite_are_located(self, tmp_path, bad):
         data = np.zeros((9, 2))

@@ -202,3 +202,17 @@ def test_a_sample_or_two_do(count: int) -> None:
     x = correlated(count, 3)
     found = onnxlr.rewrite(model, scheme="basis", rank=4, data=feeds(x), threads=1, validate=False, simplify=False)
     assert off(model, found.model, x) < 0.9
+
+
+def test_samples_of_several_sizes_are_fitted_to() -> None:
+    nodes = [node("Conv", ["x", "w"], ["c"], "conv", **PADS), node("GlobalAveragePool", ["c"], ["y"])]
+    model = model_of(nodes, [KERNEL], 6, "H", "W", out=4)
+    data = []
+    for i, x in enumerate(correlated(72, 4)):
+        data.append({"x": x[None, :, : 8 - i // 24]})
+    size = {"x": (1, 6, 8, 8)}
+    blind = onnxlr.rewrite(model, scheme="basis", rank=3, shapes=size, threads=1, validate=False, simplify=False)
+    found = onnxlr.rewrite(model, plan=blind.plan, data=data, threads=1, simplify=False)
+    assert found.summary.measured is not None
+    unseen = correlated(16, 5)[:, :, :5]
+    assert off(model, found.model, unseen) < 0.7 * off(model, blind.model, unseen)

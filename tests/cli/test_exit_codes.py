@@ -98,6 +98,7 @@ def test_2_for_a_weights_file_that_exists_before_any_work_is_done(tmp_path: Path
     refused(tmp_path, 4, "keeps as little", "rewrite", "m.onnx", *QUICK, *impossible, "--dry-run")
     done = onnxlr("rewrite", "m.onnx", *QUICK, "--no-validate", "--force", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("\nwrote m.lr.onnx\nwrote m.lr.onnx.data\n")
     onnx.checker.check_model(tmp_path / "m.lr.onnx")
 
 
@@ -105,6 +106,16 @@ def test_a_weights_file_that_will_not_be_written_is_no_matter(model: Path, tmp_p
     (tmp_path / "m.lr.onnx.data").write_text("precious")
     assert onnxlr("rewrite", "m.onnx", *QUICK, "--no-validate", cwd=tmp_path).returncode == 0
     assert (tmp_path / "m.lr.onnx.data").read_text() == "precious"
+
+
+@pytest.mark.parametrize("option", ["--data", "--eval", "--plan"])
+def test_2_for_an_output_over_an_input_even_with_force(option: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.npz").write_text("precious")
+    options = (option, "in.npz", "--json", "in.npz", "--force")
+    refused(tmp_path, 2, "in.npz is the same file as the input", "rewrite", model.name, *options)
+    if option != "--plan":
+        search = ("search", model.name, option, "in.npz", "-o", "in.npz", "--force")
+        refused(tmp_path, 2, "in.npz is the same file as the input", *search)
 
 
 def test_force_overwrites(model: Path, tmp_path: Path) -> None:

@@ -98,6 +98,18 @@ def test_a_layer_without_a_cheaper_chain_is_told_from_one_the_budget_leaves(tmp_
     assert "(the budget is better met elsewhere): /body/conv" in text
 
 
+def test_weights_that_were_inputs_do_not_vanish_in_silence(tmp_path: Path) -> None:
+    model = network()
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    written(model, tmp_path / "m.onnx")
+    text = run(tmp_path, "--no-simplify", "--no-validate", "--include", "*conv1", "--energy", "0.9")
+    assert "note: weights of rewritten layers are no longer inputs, they cannot be fed at run time: w1\n" in text
+    assert "note: IR version 3 raised to 4 for factors that are not inputs" in text
+    assert [value.name for value in onnx.load(tmp_path / "m.lr.onnx").graph.input] == ["x", "w0", "w2"]
+
+
 def test_include_and_exclude(tmp_path: Path) -> None:
     written(network(), tmp_path / "m.onnx")
     text = run(tmp_path, "--dry-run", "--energy", "0.9", "--exclude", "*conv1")

@@ -13,7 +13,11 @@ from onnxlr_passes.geometry import Geometry
 
 def inferred(geometry: Geometry, size: tuple[int, ...]) -> tuple[int, ...]:
     """Ask ONNX's shape inference."""
-    attributes = {"strides": geometry.strides, "dilations": geometry.dilations, "kernel_shape": geometry.kernel}
+    attributes: dict[str, object] = {
+        "strides": geometry.strides,
+        "dilations": geometry.dilations,
+        "kernel_shape": geometry.kernel,
+    }
     if geometry.auto_pad == "NOTSET":
         attributes["pads"] = tuple(b for b, _ in geometry.pads) + tuple(e for _, e in geometry.pads)
     else:

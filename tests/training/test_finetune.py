@@ -32,6 +32,8 @@ from tests.training.networks import classifier, images, rewritten
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from onnxlr.training.api import Finetuned
+
 TEACHER = classifier()
 STUDENT = rewritten(TEACHER, "tucker2", (3, 3))
 CHAINS = {"tucker2": (3, 3), "basis": (3,), "separable-vh": (4,), "cp3": (6,), "cp4": (6,), "mixed": (3, 3, 2)}
@@ -47,7 +49,7 @@ def changed(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
     return {name for name in one if not np.array_equal(one[name], other[name])}
 
 
-def tune(student: onnx.ModelProto, **options: object) -> onnxlr.training.api.Finetuned:
+def tune(student: onnx.ModelProto, **options: object) -> Finetuned:
     wanted = {name: getattr(QUICK, name) for name in TrainOptions.__slots__} | options
     return onnxlr.finetune(student, teacher=TEACHER, data=[images(256)], options=TrainOptions(**wanted), threads=1)
 

@@ -1,0 +1,153 @@
+"""CharNet as Lebedev et al. (2015) did it: one convolution after the other becomes a chain, with fine-tuning between.
+
+`python finetune.py --build runs` expects runs/train.npz (data.py) and writes runs/charnet.ft.onnx and finetune.json.
+Needs onnxlr with PyTorch (the extra `train`). `--quick` takes fewer patches and epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxlr
+from onnxlr.training.options import TrainOptions
+from rich.console import Console
+from rich.table import Table
+
+from evaluate import accuracy
+
+SAMPLE = Path(__file__).parent
+ORIGINAL = SAMPLE / "charnet.onnx"
+CALIBRATION = SAMPLE / "calibration.npz"
+TEST = SAMPLE / "test.npz"
+
+PAPER = {"speed": 8.5, "accuracy_before": 0.91, "accuracy_after": 0.90}
+"""Lebedev et al., section 4.1: the whole network on a CPU, CP of conv2 and conv3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What becomes a chain together, before the fine-tuning that follows: nodes with their family and rank."""
+
+    nodes: tuple[tuple[str, str, int], ...]
+
+
+STAGES = (Stage((("conv1", "basis", 16), ("conv2", "cp3", 40))), Stage((("conv3", "cp3", 64),)))
+
+
+def rewrite(model: onnx.ModelProto | Path, stage: Stage) -> onnx.ModelProto:
+    """Put the chains of a stage into a model, fitted to the calibration patches."""
+    for node, family, rank in stage.nodes:
+        model = onnxlr.rewrite(
+            model,
+            scheme=family,
+            rank=rank,
+            include=(node,),
+            data=CALIBRATION,
+            simplify=False,
+            validate=False,
+            threads=1,
+        ).model
+    assert isinstance(model, onnx.ModelProto)
+    return model
+
+
+def row(name: str, model: onnx.ModelProto | Path, path: Path) -> dict[str, Any]:
+    """Measure a model: accuracy on the test patches, time of one patch against the original, one thread."""
+    if isinstance(model, onnx.ModelProto):
+        onnx.save(model, str(path))
+    else:
+        path = model
+    share, error, count = accuracy(path, TEST)
+    first, second = onnxlr.bench(ORIGINAL, path, threads=1, shapes={"patch": (1, 1, 24, 24)}).models
+    gain = second.speedup
+    assert gain is not None
+    return {
+        "model": name,
+        "accuracy": share,
+        "standard_error": round(error, 4),
+        "test_patches": count,
+        "latency_ms": second.timing.median_ms,
+        "latency_original_ms": first.timing.median_ms,
+        "speed": [gain.low, gain.ratio, gain.high],
+    }
+
+
+def run(build: Path, options: TrainOptions, samples: int | None, threads: int) -> list[dict[str, Any]]:
+    """Rewrite and fine-tune stage by stage; returns a row per model."""
+    work = build / "stage.onnx"
+    rows = [row("original", ORIGINAL, work)]
+    model: onnx.ModelProto | Path = ORIGINAL
+    for number, stage in enumerate(STAGES, start=1):
+        model = rewrite(model, stage)
+        what = " ".join(f"{node} {family} {rank}" for node, family, rank in stage.nodes)
+        rows.append(row(f"{what}", model, work))
+        show(rows)
+        tuned = onnxlr.finetune(
+            model,
+            teacher=ORIGINAL,
+            data=build / "train.npz",
+            labels="labels",
+            samples=samples,
+            options=options,
+            threads=threads,
+            checkpoint=build / f"stage{number}.checkpoint",
+        )
+        model = tuned.model
+        rows.append({**row("  fine-tuned", model, work), "held_out": asdict(tuned.summary.after)})
+        rows[-1]["seconds"] = round(tuned.summary.seconds)
+        show(rows)
+    work.replace(build / "charnet.ft.onnx")
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Print the rows so far beside the paper's."""
+    table = Table(box=None, pad_edge=False)
+    for head in ("model", "accuracy", "latency", "faster"):
+        table.add_column(head, justify="left" if head == "model" else "right")
+    for one in rows:
+        share = f"{one['accuracy']:.2%} ± {one['standard_error']:.2%}"
+        table.add_row(one["model"], share, f"{one['latency_ms']:.3f} ms", f"{one['speed'][1]:.2f}x")
+    table.add_row("paper, before", f"{PAPER['accuracy_before']:.0%}", "", "1x")
+    table.add_row("paper, after", f"{PAPER['accuracy_after']:.0%}", "", f"{PAPER['speed']}x")
+    Console().print(table)
+
+
+def main() -> None:
+    """Run all stages and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, default=Path("runs"), help="folder with train.npz, gets the models")
+    parser.add_argument("--quick", action="store_true", help="12 000 patches, 3 epochs a stage")
+    parser.add_argument("--samples", type=int, help="training patches; all by default")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of each stage")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--json", type=Path, help="where to write the record; default finetune.json in the build folder"
+    )
+    given = parser.parse_args()
+    epochs, samples = (3, 12_000) if given.quick else (given.epochs, given.samples)
+    options = TrainOptions(
+        epochs=epochs, block_epochs=0, batch=(128,), learning_rate=6e-3, label_weight=0.3, seed=given.seed
+    )
+    rows = run(given.build, options, samples, given.threads)
+    report = {
+        "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "options": asdict(options),
+        "samples": samples,
+        "machine": asdict(onnxlr.bench(ORIGINAL, threads=1, shapes={"patch": (1, 1, 24, 24)}).target),
+        "paper": PAPER,
+        "rows": rows,
+    }
+    out = given.json or given.build / "finetune.json"
+    out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

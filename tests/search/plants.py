@@ -1,0 +1,107 @@
+"""A simulated network for searches: losses and latencies follow known formulas, so that the optimum is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxlr.build import Built
+from onnxlr.planning.candidates import Workload
+from onnxlr.report.searched import LayerTime, Trial
+from onnxlr.search.course import Course
+from onnxlr.search.ledger import Ledger
+from onnxlr.search.table import Option, Row, Table
+from onnxlr_passes.extents import Extent
+from onnxlr_passes.sites import locate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from onnxlr.planning.plan import Choice
+    from onnxlr.search.goals import Goals
+
+RANKS = (4, 8, 12, 16, 24, 32, 48)
+
+
+def workloads(count: int) -> list[Workload]:
+    """Convolutions from 64 to 64 channels, one behind the other."""
+    nodes, weights, value = [], [], "x"
+    for index in range(count):
+        weights.append(numpy_helper.from_array(np.zeros((64, 64, 3, 3), np.float32), f"w{index}"))
+        nodes.append(helper.make_node("Conv", [value, f"w{index}"], [f"c{index}"], f"conv{index}", pads=[1] * 4))
+        value = f"c{index}"
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64, 8, 8]) for name in ("x", value))
+    graph = helper.make_graph(nodes, "net", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return [Workload(site, Extent(1, (8, 8))) for site in locate(model)[0]]
+
+
+def table(sharpness: Sequence[float]) -> Table:
+    """Layers of 1 ms each, 1 ms besides; a layer's error falls the faster with its rank the greater its sharpness."""
+    rows = []
+    for workload, sharp in zip(workloads(len(sharpness)), sharpness, strict=True):
+        dense = Option(None, (), 1.0, 36_864, 36_864, 0.0)
+        options = tuple(
+            Option("basis", (rank,), rank / 64, 576 * rank, 640 * rank, float(np.exp(-sharp * rank / 64)))
+            for rank in RANKS
+        )
+        rows.append(Row(workload, dense, options))
+    return Table(tuple(rows), 1.0 + len(rows), 0, 4 * 36_864 * len(rows), 4)
+
+
+@dataclass(eq=False)
+class Plant:
+    """Says what a plan loses, the sum of sensitivity x error^2, and how fast it is; ``slow`` layers take longer."""
+
+    sensitivity: Mapping[str, float]
+    original: Table
+    slow: Mapping[str, float] = field(default_factory=dict)
+    tried: int = 0
+
+    def build(self, choices: Sequence[Choice]) -> Built:
+        del choices
+        return Built(onnx.ModelProto(), (), {})
+
+    def attempt(self, now: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
+        self.tried += 1
+        choices = now.choices(picks)
+        options = self.original.picks(choices)
+        real = {site: option.ms * self.slow.get(site, 1.0) for site, option in options.items()}
+        latency = self.original.original_ms - sum(1.0 - ms for ms in real.values())
+        loss = sum(self.sensitivity.get(site, 1.0) * option.error**2 for site, option in options.items())
+        faster = self.original.original_ms / latency
+        details: dict[str, Any] = {
+            "macs": sum(
+                options[row.site].macs if row.site in options else row.dense.macs for row in self.original.rows
+            ),
+            "size": 4 * sum(o.parameters for o in options.values()),
+        }
+        trial = Trial(
+            choices=choices,
+            how=how,
+            predicted=now.original_ms / now.predicted_ms(picks),
+            faster=faster,
+            low=0.99 * faster,
+            high=1.01 * faster,
+            original_ms=self.original.original_ms,
+            latency_ms=latency,
+            unstable=False,
+            timings=1,
+            loss=loss,
+            loss_error=0.0,
+            agreement=None,
+            shift=loss,
+            met=False,
+            layers=tuple(LayerTime(site, site, picks[site].ms, 1.0, ms) for site, ms in real.items()),
+            errors=tuple((site, option.error) for site, option in options.items()),
+            **details,
+        )
+        return trial, self.build(choices)
+
+
+def course(plant: Plant, goals: Goals, most: int = 16, ledger: Ledger | None = None) -> Course:
+    return Course(plant, plant.original, (), goals, Ledger() if ledger is None else ledger, most, lambda _: None)

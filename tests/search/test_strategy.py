@@ -1,0 +1,138 @@
+"""Searches on simulated networks, whose optimum is known, and what must hold of any."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from onnxlr.report.searched import Trial
+from onnxlr.search.allocation import RULES, allocate
+from onnxlr.search.front import unbeaten
+from onnxlr.search.goals import Goals
+from onnxlr.search.ledger import Ledger
+from onnxlr.search.strategy import fastest_within, most_accurate
+from tests.search.plants import Plant, course, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def optimum(plant: Plant, limit: float) -> float:
+    """The greatest speed-up within the limit for who knows the sensitivities: exact at every budget."""
+    now, low, high, best = plant.original, 1.0, plant.original.fastest, 1.0
+    for _ in range(20):
+        speed = (low * high) ** 0.5
+        picks = allocate(now, RULES[0], plant.sensitivity, Goals(), now.original_ms / speed)
+        loss = inf if picks is None else sum(plant.sensitivity[site] * o.error**2 for site, o in picks.items())
+        if picks is not None and loss <= limit:
+            low, best = speed, max(best, now.original_ms / now.predicted_ms(picks))
+        else:
+            high = speed
+    return best
+
+
+@pytest.mark.parametrize(("layers", "seeds", "share"), [(3, 6, 0.9), (20, 3, 0.65)])
+def test_the_fastest_within_a_limit_is_nearly_the_optimum(layers: int, seeds: int, share: float) -> None:
+    """Of the gain that is possible with known sensitivities, most is found without knowing them."""
+    gains = []
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        original = table(rng.choice([2.0, 5.0, 9.0, 15.0], layers).tolist())
+        plant = Plant({row.site: float(np.exp(rng.standard_normal())) for row in original.rows}, original)
+        goals = Goals(max_drop=0.03 * layers)
+        tried = course(plant, goals)
+        fastest_within(tried, goals)
+        assert plant.tried <= 16
+        assert tried.best is not None
+        assert tried.best.loss <= 0.03 * layers
+        gains.append((tried.best.faster - 1.0) / (optimum(plant, 0.03 * layers) - 1.0))
+    assert np.mean(gains) > share
+
+
+def test_a_network_that_loses_too_much_at_any_speed_is_given_up_quickly() -> None:
+    original = table([1.0, 1.0, 1.0])
+    plant = Plant({row.site: 100.0 for row in original.rows}, original)
+    goals = Goals(max_drop=0.01)
+    tried = course(plant, goals)
+    fastest_within(tried, goals)
+    assert tried.best is None
+    assert plant.tried <= 8
+
+
+def test_a_layer_that_does_not_pay_in_the_full_model_goes_back_to_dense() -> None:
+    original = table([9.0, 9.0, 9.0])
+    slow = original.rows[1].site
+    plant = Plant({row.site: 1.0 for row in original.rows}, original, slow={slow: 6.0})
+    goals = Goals(max_drop=0.05)
+    tried = course(plant, goals)
+    fastest_within(tried, goals)
+    assert tried.best is not None
+    assert slow not in {choice.site for choice in tried.best.choices}
+
+
+def test_speed_goals_alone_find_the_model_that_loses_least() -> None:
+    original = table([5.0, 9.0, 9.0])
+    plant = Plant({row.site: 1.0 for row in original.rows}, original)
+    goals = Goals(min_speedup=2.0)
+    tried = course(plant, goals)
+    most_accurate(tried, goals)
+    assert tried.best is not None
+    assert 2.0 <= tried.best.faster < 2.3
+    assert tried.best.loss == min(trial.loss for trial in tried.trials if trial.met)
+
+
+def test_speed_that_was_promised_too_high_is_asked_for_again() -> None:
+    original = table([9.0, 9.0, 9.0])
+    plant = Plant({row.site: 1.0 for row in original.rows}, original, slow={row.site: 1.3 for row in original.rows})
+    goals = Goals(min_speedup=2.0)
+    tried = course(plant, goals)
+    most_accurate(tried, goals)
+    assert tried.best is not None
+    assert tried.best.faster >= 2.0
+
+
+def test_goals_on_macs_and_size_hold_with_the_others() -> None:
+    original = table([9.0, 9.0, 9.0])
+    plant = Plant({row.site: 1.0 for row in original.rows}, original)
+    goals = Goals(max_drop=0.5, keep_macs=0.25, max_size=0.2)
+    tried = course(plant, goals)
+    fastest_within(tried, goals)
+    assert tried.best is not None
+    assert tried.best.macs <= 0.25 * original.macs
+    assert tried.best.size <= 0.2e6
+
+
+def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    original = table([5.0, 9.0, 15.0])
+    goals, path = Goals(max_drop=0.05), tmp_path / "state"
+    sensitivity = {row.site: 1.0 for row in original.rows}
+    whole = course(Plant(sensitivity, original), goals)
+    fastest_within(whole, goals)
+    first = course(Plant(sensitivity, original), goals, most=4, ledger=Ledger(path, "here"))
+    fastest_within(first, goals)
+    plant = Plant(sensitivity, original)
+    again = course(plant, goals, ledger=Ledger(path, "here"))
+    fastest_within(again, goals)
+    assert [trial.choices for trial in again.trials] == [trial.choices for trial in whole.trials]
+    assert again.best == whole.best
+    assert plant.tried == len(whole.trials) - len(first.trials)
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [
+        ([(1.5, 0.01), (2.0, 0.02), (1.8, 0.03)], {0, 1}),
+        ([(1.5, 0.01), (1.5, 0.02)], {0}),
+        ([(0.9, 0.0), (2.0, 0.5)], {1}),
+        ([(2.0, float("nan")), (1.5, 0.1)], {1}),
+    ],
+)
+def test_the_front_has_what_nothing_beats(points: list[tuple[float, float]], kept: set[int]) -> None:
+    assert set(unbeaten([trial(*point) for point in points])) == kept
+
+
+def trial(faster: float, loss: float) -> Trial:
+    return Trial((), "", faster, faster, faster, faster, 1.0, 1.0, False, 1, 1, 1, loss, 0.0, None, loss, False, (), ())
