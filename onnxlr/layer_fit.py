@@ -39,8 +39,8 @@ HELD_OUT = 16
 class FitOptions:
     """How strongly a fit trusts the sample: ridges relative to the mean variance of the inputs.
 
-    ``pull`` draws the dense kernel back to the original's, ``ridge`` adds to the metric of the factorization. The ``weights``
-    are those of :func:`closest`, one round through the ReLU each.
+    ``pull`` draws the dense kernel back to the original's, ``ridge`` adds to the metric of the factorization. There is
+    a round through the ReLU for each of the ``weights`` of :func:`closest`.
     """
 
     pull: float = 3e-3
@@ -87,7 +87,7 @@ class Task:
     @cached_property
     def fitted_rows(self) -> int:
         """How many of the rows are fitted to."""
-        n = self.rows.shape[1]
+        n = len(self.wanted)
         return n - n // HELD_OUT
 
     @cached_property
@@ -96,8 +96,9 @@ class Task:
         moments = moments_of(self.place, self.rows[:, : self.fitted_rows])
         return moments.covariance, moments.mean
 
+    @cached_property
     def metric(self) -> Covariance:
-        """Return the metric chains are fitted in."""
+        """The metric chains are fitted in."""
         covariance, mean = self.moments
         return Covariance(lifted(covariance, self.options.ridge), mean)
 
@@ -105,7 +106,7 @@ class Task:
         """Return what a chain answers, (n, T)."""
         group, n, d = self.rows.shape
         kernel = chain.contract(self.layer.geometry).reshape(group, -1, d).astype(self.rows.dtype)
-        made = np.matmul(self.rows, kernel.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
+        made: Array = np.matmul(self.rows, kernel.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
         return made if chain.bias is None else made + chain.bias.astype(made.dtype)
 
     def loss(self, answers: Array, rows: slice) -> float:
@@ -120,7 +121,7 @@ class Task:
         """Return answers as the rest of the network sees them."""
         if self.shift is None:
             return answers[rows]
-        shift = self.shift if isinstance(self.shift, float) else self.shift[rows]
+        shift = self.shift[rows] if isinstance(self.shift, np.ndarray) else self.shift
         return np.maximum(answers[rows] + shift, 0.0)
 
 
@@ -175,7 +176,7 @@ def _chain(task: Task, layer: Layer, choice: Choice | None, before: Chain | None
     """Return the chain for a dense kernel."""
     if choice is None:
         return Chain(((Stage("refit", layer.weight, layer.geometry),),))
-    scheme, observed = by_name(choice.scheme), Observed(layer, task.metric())
+    scheme, observed = by_name(choice.scheme), Observed(layer, task.metric)
     if before is None:
         return fitted_solver(scheme, observed).chain(choice.ranks)
     return refined(scheme, observed, replace(before, bias=None), choice.ranks)

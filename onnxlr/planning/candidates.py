@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from onnxlr.parallel import side_by_side
 from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
-from onnxlr.schemes.fitted import fitted_solver
+from onnxlr.schemes.calibrated import UNCORRECTED
+from onnxlr.schemes.fitted import calibrations, fitted_solver
 from onnxlr.schemes.observed import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxlr.schemes.base import Ranks, Scheme, Solver
+    from onnxlr.schemes.calibrated import Calibrated
     from onnxlr.schemes.metric import Metric
     from onnxlr_passes.extents import Extent
     from onnxlr_passes.sites import Site
@@ -84,10 +86,12 @@ def enumerate_choices(
         groups.setdefault(key, []).append(index)
     total = sum(workload.site.parameters for workload in workloads) or 1
     share = 0.0
+    calibrated = _calibrated(workloads, schemes, metrics)
 
     def choices_of(indices: list[int]) -> list[Choices]:
-        first = workloads[indices[0]].site
-        solve = _solve_with(read_layer(first), metrics.get(first.key))
+        first = workloads[indices[0]]
+        metric = metrics.get(first.site.key)
+        solve = _solve_with(read_layer(first.site), metric, calibrated.get(first.shape, {}))
         errors: dict[tuple[str, Ranks], float] = {}
         return [_choices(workloads[index], solve, schemes, block, errors) for index in indices]
 
@@ -106,12 +110,31 @@ def enumerate_choices(
     return tuple(found[index] for index in range(len(workloads)))
 
 
-def _solve_with(layer: Layer, metric: Metric | None) -> Callable[[Scheme], Solver]:
+def _calibrated(
+    workloads: Sequence[Workload], schemes: Sequence[Scheme], metrics: Mapping[str, Metric]
+) -> dict[LayerShape, dict[str, Calibrated]]:
+    """Return what the schemes' expectations are worth, as seen on the first layer of every shape."""
+    firsts: dict[LayerShape, Site] = {}
+    for workload in workloads:
+        if workload.site.key in metrics:
+            firsts.setdefault(workload.shape, workload.site)
+
+    def look(shape: LayerShape) -> dict[str, Calibrated]:
+        site = firsts[shape]
+        return calibrations(schemes, Observed(read_layer(site), metrics[site.key]))
+
+    shapes = list(firsts)
+    return dict(zip(shapes, side_by_side(look, shapes, lambda shape: shape.S, lambda _: None), strict=True))
+
+
+def _solve_with(
+    layer: Layer, metric: Metric | None, calibrated: Mapping[str, Calibrated]
+) -> Callable[[Scheme], Solver]:
     """Return what makes a scheme's solver for a layer: of its weights, or of its outputs where those are known."""
     if metric is None:
         return lambda scheme: scheme.solver(layer)
     observed = Observed(layer, metric)
-    return lambda scheme: fitted_solver(scheme, observed)
+    return lambda scheme: fitted_solver(scheme, observed, calibrated.get(scheme.name, UNCORRECTED))
 
 
 def _choices(

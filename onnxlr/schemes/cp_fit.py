@@ -68,8 +68,8 @@ FIT = 6e10
 DRAFT = 5e9
 """Multiply-adds a fit may take that goes on from there in another metric."""
 
-START = 2.5e9
-"""Multiply-adds that one more start has to be worth."""
+SCREEN, KEPT = 12, 2
+"""Sweeps after which the starts of a draft are compared, and how many of them go on."""
 
 ESTIMATE = 5e8
 """Multiply-adds an estimate may take."""
@@ -153,7 +153,19 @@ class Kernel:
         starts = [random_start(core.shape, rank, SEED + i) for i in range(effort.starts)]
         if effort.starts > 1 or effort.sweeps < OVERTAKEN:
             starts[0] = slice_start(self.spectrum, core, rank, SEED)
-        return _polished(core, min((_rough(core, start, effort) for start in starts), key=lambda fit: fit[1]), effort)
+        if budget < FIT:
+            starts = _screened(core, starts)
+        fits = [_rough(core, start, effort) for start in starts]
+        return _polished(core, min(fits, key=lambda fit: fit[1]), effort)
+
+
+def _screened(core: Slices, starts: list[Factors]) -> list[Factors]:
+    """Return the starts that are ahead after a few sweeps."""
+    if len(starts) <= KEPT:
+        return starts
+    single = core.astype(np.float32)
+    swept = sorted((als(single, start, SCREEN, TOLERANCE) for start in starts), key=lambda fit: fit[1])
+    return [factors for factors, _ in swept[:KEPT]]
 
 
 def _rough(core: Slices, start: Factors, effort: Effort) -> tuple[Factors, float]:
@@ -195,5 +207,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(min(0.1 * budget / (sweeps * sweep + steps * step / 3), budget / START), 1, 12))
+    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)

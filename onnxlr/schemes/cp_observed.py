@@ -171,7 +171,7 @@ def _blocks(problem: Problem, here: _Point) -> list[tuple[Real, Real]]:
     out, *columns = here.factors
     t = problem.kernel.shape[0]
     inner = [u.T @ q @ u for u, q in zip(columns, problem.marginals, strict=True)]
-    found = [(here.seen @ here.joint, np.eye(t))]
+    found: list[tuple[Real, Real]] = [(here.seen @ here.joint, np.eye(t))]
     for mode, marginal in enumerate(problem.marginals):
         rest = [part for other, part in enumerate(inner) if other != mode]
         found.append((reduce(np.multiply, rest, out.T @ out), marginal))

@@ -58,7 +58,7 @@ class FittedCp:
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the fitted chain at (R,)."""
-        drafts = (self.drafted(ranks, DRAFT), self.refined(self._plain.draft(ranks, DRAFT)))
+        drafts = (self.drafted(ranks, DRAFT), self.refined(self._plain.chain(ranks)))
         return min(drafts, key=self.observed.error)
 
     def drafted(self, ranks: Ranks, budget: float) -> Chain:

@@ -16,6 +16,8 @@ from onnxlr.schemes.mixed import branches, window
 from onnxlr.schemes.observed import Observed, fill, regress_last
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from onnxlr.schemes.base import Array, Ranks
     from onnxlr.schemes.mixed import Mixed
     from onnxlr_passes.chain import Chain
@@ -37,7 +39,7 @@ class FittedMixed:
     calibrated: Calibrated = UNCORRECTED
 
     @cached_property
-    def _windows(self) -> tuple[Array, ...]:
+    def _windows(self) -> tuple[NDArray[np.int64], ...]:
         """Return, per branch, the columns of the patch it sees, in the order of its own kernel."""
         layer = self.observed.layer
         index = np.arange(layer.shape.S * layer.shape.taps).reshape(1, layer.shape.S, *layer.geometry.kernel)
@@ -81,8 +83,8 @@ class FittedMixed:
         order = [("h", "v", "full").index(name) for name in names]
         (join,) = chain.steps[-1]
         splits = np.cumsum([stage.weight.shape[0] for stage in chain.steps[0]])[:-1]
-        joins = np.split(join.weight.reshape(join.weight.shape[0], -1), splits, axis=1)
-        filters = [stage.weight.reshape(stage.weight.shape[0], -1) for stage in chain.steps[0]]
+        joins: list[Array] = np.split(join.weight.reshape(join.weight.shape[0], -1), splits, axis=1)
+        filters: list[Array] = [stage.weight.reshape(stage.weight.shape[0], -1) for stage in chain.steps[0]]
         rest = self.observed.layer.grouped()[0].reshape(join.weight.shape[0], -1).copy()
         for mix, filter_, branch in zip(joins, filters, order, strict=True):
             rest[:, self._windows[branch]] -= mix @ filter_

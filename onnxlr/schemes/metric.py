@@ -42,7 +42,7 @@ class Covariance:
         product: Array = kernels @ self.covariance[group]
         return product
 
-    def part(self, columns: Array) -> Covariance:
+    def part(self, columns: NDArray[np.int64]) -> Covariance:
         """Return what some of the columns of the first group see."""
         return Covariance(self.covariance[:1, columns][:, :, columns], self.mean[:1, columns])
 
@@ -80,12 +80,12 @@ class Rows:
 
     def times(self, kernels: Array, group: int) -> Array:
         """Return M C of one group."""
-        product = kernels * self.ridge[group]
+        product: Array = kernels * self.ridge[group]
         for x in self.chunks():
             product += (kernels @ x[group].T) @ x[group] / self.rows.shape[1]
         return product
 
-    def part(self, columns: Array) -> Rows:
+    def part(self, columns: NDArray[np.int64]) -> Rows:
         """Return what some of the columns of the first group see."""
         return Rows(self.rows[:1, :, columns], self.mean[:1, columns], self.ridge[:1])
 

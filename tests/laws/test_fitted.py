@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from onnxlr.calibration.statistics import Moments, lifted
 from onnxlr.schemes.base import Array, Layer, Ranks, Scheme
 from onnxlr.schemes.fitted import fitted_solver
-from onnxlr.schemes.observed import Observed
 from onnxlr.schemes.metric import Covariance, Rows
+from onnxlr.schemes.observed import Observed
 from onnxlr_passes.geometry import Geometry
 from tests.laws.layers import CLOSED_FORMS, FITTED, SCHEMES, accepted, somewhere
 

@@ -184,8 +184,8 @@ def shape_of(out, into, kernel, group=1):
     [
         (Cp3(), shape_of(8, 8, (1, 1)), "pointwise"),
         (Cp3(), shape_of(8, 8, ()), "pointwise"),
-        (Cp3(), shape_of(8, 8, (3, 3), 8), "depthwise"),
-        (Cp4(), shape_of(8, 8, (3, 3), 8), "depthwise"),
+        (Cp3(), shape_of(8, 8, (3, 3), 8), "one input channel"),
+        (Cp4(), shape_of(8, 8, (3, 3), 8), "one input channel"),
         (Cp4(), shape_of(8, 8, (3, 1)), "cp3 is the same"),
         (Cp4(), shape_of(8, 8, (5,)), "cp3 is the same"),
         (Cp4(), shape_of(8, 8, (1, 1)), "pointwise"),
