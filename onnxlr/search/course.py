@@ -146,14 +146,24 @@ class Course:
         return replace(trial, met=met)
 
     def _learn(self, trial: Trial) -> None:
-        """Correct latencies by what the full model showed, halfway, for each trial has its own noise."""
+        """Correct latencies by what the full model showed: layer by layer halfway, then all by what it took in all.
+
+        The trace of single layers is noisy and adds to the many short ones of a chain; the whole was timed by turns.
+        """
         dense = {row.site: row.dense.ms for row in self._table.rows}
+        chains = {layer.site: layer.predicted_ms / self.factors.get(layer.site, 1.0) for layer in trial.layers}
+        found: dict[str, float] = {}
         for layer in trial.layers:
             seen = realised_ratio(layer)
             predicted = layer.predicted_ms / dense[layer.site]
-            if seen is not None and predicted > 0.0:
-                factor = self.factors.get(layer.site, 1.0) * (seen / predicted) ** 0.5
-                self.factors[layer.site] = min(max(factor, _LEAST_FACTOR), _MOST_FACTOR)
+            known = seen is not None and predicted > 0.0
+            found[layer.site] = self.factors.get(layer.site, 1.0) * ((seen or 0.0) / predicted if known else 1.0) ** 0.5
+        saved = self._table.original_ms * (1.0 - 1.0 / trial.faster)
+        took = sum(dense[site] for site in chains) - saved
+        together = sum(ms * found[site] for site, ms in chains.items())
+        whole = took / together if together > 0.0 else 1.0
+        for site, factor in found.items():
+            self.factors[site] = min(max(factor * whole, _LEAST_FACTOR), _MOST_FACTOR)
 
 
 def realised_ratio(layer: LayerTime) -> float | None:

@@ -10,7 +10,7 @@ from onnxlr.errors import BudgetError
 from onnxlr.report.front import Front
 from onnxlr.search.allocation import RULES
 from onnxlr.search.find import course, protocol_of
-from onnxlr.search.strategy import MILD
+from onnxlr.search.strategy import MILD, shift_for_speed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +66,8 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
 
 def compare(tried: Course, speed: float) -> None:
     """Try every rule at one speed and go on with the one whose outputs shift least."""
-    seen = [(attempt.trial.shift, rule) for rule in RULES if (attempt := tried.at(exp(speed), rule=rule)) is not None]
+    tries = [(tried.at(exp(speed), rule=rule), rule) for rule in RULES]
+    seen = [(shift_for_speed(attempt.trial), rule) for attempt, rule in tries if attempt is not None]
     if seen:
         tried.rule = min(seen, key=lambda entry: entry[0])[1]
 

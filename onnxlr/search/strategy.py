@@ -24,6 +24,8 @@ FIRST = log(3.0)
 """The first speed-up to try, where chains can do twice as much and no goal asks for more."""
 POWER = 0.25
 """What is lost rises steeply with the logarithm of speed, about with this power's inverse."""
+_FEW = 4
+"""Trials that are kept for the search itself when rules are compared."""
 _IDLE = 60
 """Directions that lead to no new plan, one after the other, before there is thought to be none."""
 FAR = 8.0
@@ -78,13 +80,18 @@ def _wanted(course: Course, goals: Goals) -> float:
 
 
 def _best_rule(course: Course, first: Trial, at: float) -> Trial:
-    """Try the other rules at the same speed and keep the one whose outputs shift least."""
+    """Try the other rules at the same speed and keep the one whose outputs shift least for the speed they got."""
     best = first
-    for rule in RULES:
-        attempt = course.at(exp(at), rule=rule) if course.left > 0 else None
-        if attempt is not None and attempt.trial.shift < best.shift:
+    for rule in RULES[1:]:
+        attempt = course.at(exp(at), rule=rule) if course.left > _FEW else None
+        if attempt is not None and shift_for_speed(attempt.trial) < shift_for_speed(best):
             best, course.rule = attempt.trial, rule
     return best
+
+
+def shift_for_speed(trial: Trial) -> float:
+    """Return the shift relative to what it would be at this speed, up to a constant (see ``POWER``)."""
+    return trial.shift / log(trial.faster) ** (1.0 / POWER) if trial.faster > 1.0 else inf
 
 
 def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], limit: float) -> float:

@@ -12,7 +12,7 @@ from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
 from onnxlr.cost.turns import clock_of
 from onnxlr.errors import ModelError
 from onnxlr.model_io import dense_size, runnable
-from onnxlr.report.searched import LayerTime, Trial
+from onnxlr.report.searched import Baseline, LayerTime, Trial
 from onnxlr.target import bind, seeded_feeds
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Workbench:
     verifier: Verifier
     original: Callable[[], None]
     feeds: Feeds
-    original_ms: float
-    dense_ms: Mapping[str, float]
+    baseline: Baseline
 
     def build(self, choices: Sequence[Choice]) -> Built:
         """Fit and write the chains."""
@@ -107,7 +106,9 @@ class Workbench:
         else:
             realised = layer_times(seen, sites)
         return tuple(
-            LayerTime(site.key, site.label, picks[site.key].ms, self.dense_ms.get(site.key), realised.get(site.key))
+            LayerTime(
+                site.key, site.label, picks[site.key].ms, self.baseline.layers_ms.get(site.key), realised.get(site.key)
+            )
             for site in sites
         )
 
@@ -125,8 +126,9 @@ def workbench(
     calibration: Calibration | None,
     verifier: Verifier,
     seed: int,
+    known: Baseline | None = None,
 ) -> Iterator[Workbench]:
-    """Open the original and profile it once.
+    """Open the original; time and profile it where its latencies are not ``known``.
 
     Raises
     ------
@@ -135,14 +137,16 @@ def workbench(
     """
     (feeds,) = seeded_feeds(model.proto, prepared.shapes, seed=seed)
     sites = [workload.site for workload in prepared.workloads]
-    try:
-        dense = layer_times(profile(prepared.proto, model.folder, target, feeds, PROFILING), sites)
-    except ModelError:
-        dense = {}
     with runnable(model.proto, model.folder) as source:
         original = bind(target.session(source), feeds)
-        (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
-        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, timing.median_ms, dense)
+        if known is None:
+            (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
+            try:
+                dense = layer_times(profile(prepared.proto, model.folder, target, feeds, PROFILING), sites)
+            except ModelError:  # without a trace the layers' own times stay unknown
+                dense = {}
+            known = Baseline(timing.median_ms, dense)
+        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, known)
 
 
 def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:

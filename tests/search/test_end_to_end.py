@@ -173,3 +173,23 @@ def test_the_front_is_drawn_kept_and_resumed(tmp_path: Path) -> None:
     assert front.to_svg().startswith("<svg")
     assert front.to_svg().count("<circle") == len(front.trials) + 1
     assert json.loads(front.to_json())["trials"][0]["choices"]
+
+
+def test_the_same_command_again_finds_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    judged = labelled(tmp_path, model)
+    monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
+    asked: dict[str, Any] = {"evaluation": judged, "max_drop": 0.1, "scheme": QUICK, "trials": 4, "threads": 1}
+    first = onnxlr.rewrite(model, **asked)
+    (kept,) = (tmp_path / "cache" / "searches").iterdir()
+    before = kept.stat().st_mtime_ns
+    again = onnxlr.rewrite(model, **asked)
+    assert kept.stat().st_mtime_ns == before
+    assert again.plan == first.plan
+    assert again.model.SerializeToString(deterministic=True) == first.model.SerializeToString(deterministic=True)
+    assert again.summary.searched is not None
+    assert first.summary.searched is not None
+    assert again.summary.searched.trials == first.summary.searched.trials
+    labelled(tmp_path, model, 240)
+    onnxlr.rewrite(model, **asked)
+    assert len(list((tmp_path / "cache" / "searches").iterdir())) == 2
