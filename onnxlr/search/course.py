@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxlr.search.ledger import Ledger
     from onnxlr.search.table import Option, Table
 
-_LEAST_FACTOR, _MOST_FACTOR = 0.5, 2.0
+_LEAST_FACTOR, _MOST_FACTOR = 0.5, 30.0
 """A correction of a layer's latency by the full model stays within this."""
 
 

@@ -65,7 +65,7 @@ def test_a_network_that_loses_too_much_at_any_speed_is_given_up_quickly() -> Non
 def test_a_layer_that_does_not_pay_in_the_full_model_goes_back_to_dense() -> None:
     original = table([9.0, 9.0, 9.0])
     slow = original.rows[1].site
-    plant = Plant({row.site: 1.0 for row in original.rows}, original, slow={slow: 6.0})
+    plant = Plant({row.site: 1.0 for row in original.rows}, original, slow={slow: 20.0})
     goals = Goals(max_drop=0.05)
     tried = course(plant, goals)
     fastest_within(tried, goals)
