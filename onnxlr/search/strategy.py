@@ -28,6 +28,8 @@ _FEW = 4
 """Trials that are kept for the search itself when rules are compared."""
 _IDLE = 60
 """Directions that lead to no new plan, one after the other, before there is thought to be none."""
+MISSED = 0.15
+"""A trial this far from the speed that was asked for, relative, counts at the speed it got."""
 FAR = 8.0
 """Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
 
@@ -51,14 +53,19 @@ def bracket(course: Course, goals: Goals) -> None:
     compared = False
     seen: list[tuple[float, float]] = []
     while course.left > 0:
+        before = len(course.trials)
         attempt = course.at(exp(at))
         if attempt is None:
             return
         trial = attempt.trial
+        top = log(course.table.fastest)
+        if len(course.trials) > before and abs(trial.faster / exp(at) - 1.0) > MISSED:
+            at = max(log(trial.faster), 0.0)
         if not goals.accurate(trial.loss) and not compared and trial.loss <= FAR * limit:
             compared = True
             trial = _best_rule(course, trial, at)
         seen.append((at, trial.loss))
+        top = max(top, at)
         if goals.accurate(trial.loss):
             low = max(low, at)
             if at >= top:
@@ -98,6 +105,8 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
     """Choose where to look next, on the logarithm of speed."""
     floor = max(limit, 1e-6) / 20.0
     loss = {at: max(value, floor) if isfinite(value) else 1e3 * max(limit, 1e-6) for at, value in seen}
+    if high == inf and low == 0.0:  # accurate, but not faster: by what was learned, another plan is
+        return top
     if high == inf:
         ahead: float = (max(limit, 1e-6) / loss[low]) ** POWER
         return min(low * min(max(ahead, 1.25), 2.0), top)
