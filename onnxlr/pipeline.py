@@ -18,9 +18,9 @@ from onnxlr.progress import silent
 from onnxlr.prove import prove, rehearse
 from onnxlr.report.summary import Measured
 from onnxlr.schemes.registry import by_family
-from onnxlr.search.find import Task, find
-from onnxlr.search.front import trace
-from onnxlr.search.ledger import Ledger
+from onnxlr.searching.find import Task, find
+from onnxlr.searching.front import trace
+from onnxlr.searching.ledger import Ledger
 from onnxlr.setting import kept_at, setting_of
 from onnxlr.summarize import summarize
 from onnxlr.target import channel_block

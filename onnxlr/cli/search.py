@@ -93,9 +93,9 @@ def command(
     Interrupted, it goes on where it was when the same command is given again: trials are kept beside the output,
     in OUT.state, until all are made.
     """
-    from onnxlr import api
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_outputs
+    from onnxlr.front import search
     from onnxlr.model_io import write_text
     from onnxlr.planning.plan import Plan
     from onnxlr.report.search_view import render_front
@@ -106,7 +106,7 @@ def command(
     inputs = [path for path in (model, data, evaluation) if path is not None]
     check_outputs({"--out": target, "--plot": plot}, protect=inputs, force=force)
     with progress() as tell:
-        front = api.search(
+        front = search(
             model,
             scheme=scheme,
             data=data,

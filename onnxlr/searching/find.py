@@ -12,11 +12,11 @@ from onnxlr.errors import BudgetError
 from onnxlr.evaluation.metrics import PLAIN
 from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.report.searched import Protocol, Searched
-from onnxlr.search.course import Course
-from onnxlr.search.strategy import MILD, fastest_within, most_accurate
-from onnxlr.search.table import tabulate, tasks_of
-from onnxlr.search.verify import ByMetric, by_outputs
-from onnxlr.search.workbench import workbench
+from onnxlr.searching.course import Course
+from onnxlr.searching.strategy import MILD, fastest_within, most_accurate
+from onnxlr.searching.table import tabulate, tasks_of
+from onnxlr.searching.verify import ByMetric, by_outputs
+from onnxlr.searching.workbench import workbench
 from onnxlr.target import channel_block, seeded_feeds
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from onnxlr.progress import Progress
     from onnxlr.report.searched import Trial
     from onnxlr.schemes.base import Scheme
-    from onnxlr.search.goals import Goals
-    from onnxlr.search.ledger import Ledger
-    from onnxlr.search.table import Table
-    from onnxlr.search.verify import Verifier
-    from onnxlr.search.workbench import Workbench
+    from onnxlr.searching.goals import Goals
+    from onnxlr.searching.ledger import Ledger
+    from onnxlr.searching.table import Table
+    from onnxlr.searching.verify import Verifier
+    from onnxlr.searching.workbench import Workbench
     from onnxlr.target import Target
 
 TRIALS = 16

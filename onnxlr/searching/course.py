@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from onnxlr.search.allocation import RULES, Rule, allocate
-from onnxlr.search.sensitivity import refitted
+from onnxlr.searching.allocation import RULES, Rule, allocate
+from onnxlr.searching.sensitivity import refitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from onnxlr.build import Built
     from onnxlr.planning.plan import Choice
     from onnxlr.report.searched import LayerTime, Trial
-    from onnxlr.search.goals import Goals
-    from onnxlr.search.ledger import Ledger
-    from onnxlr.search.table import Option, Table
+    from onnxlr.searching.goals import Goals
+    from onnxlr.searching.ledger import Ledger
+    from onnxlr.searching.table import Option, Table
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.5, 30.0
 """A correction of a layer's latency by the full model stays within this."""
 
 
 class Bench(Protocol):
-    """Where plans are tried; see ``onnxlr.search.workbench.Workbench``."""
+    """Where plans are tried; see ``onnxlr.searching.workbench.Workbench``."""
 
     def build(self, choices: Sequence[Choice]) -> Built:
         """Fit and write the chains."""

@@ -11,7 +11,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxlr
-from onnxlr import api
 from onnxlr.errors import BudgetError, UsageError
 from tests.cli.small import files, kernel, written
 from tests.cli.small import onnxlr as run_onnxlr
@@ -162,7 +161,7 @@ def test_the_front_is_drawn_kept_and_resumed(tmp_path: Path) -> None:
         "cache": False,
         "state": tmp_path / "state",
     }
-    front = api.search(model, **asked)
+    front = onnxlr.search(model, **asked)
     assert 1 <= len(front.trials) <= 5
     assert front.best
     assert not (tmp_path / "state").exists()

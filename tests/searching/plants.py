@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlr.build import Built
 from onnxlr.planning.candidates import Workload
 from onnxlr.report.searched import LayerTime, Trial
-from onnxlr.search.course import Course
-from onnxlr.search.ledger import Ledger
-from onnxlr.search.table import Option, Row, Table
+from onnxlr.searching.course import Course
+from onnxlr.searching.ledger import Ledger
+from onnxlr.searching.table import Option, Row, Table
 from onnxlr_passes.extents import Extent
 from onnxlr_passes.sites import locate
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxlr.planning.plan import Choice
-    from onnxlr.search.goals import Goals
+    from onnxlr.searching.goals import Goals
 
 RANKS = (4, 8, 12, 16, 24, 32, 48)
 

@@ -8,9 +8,9 @@ import pytest
 
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.report.searched import Baseline
-from onnxlr.search.goals import Goals
-from onnxlr.search.ledger import Ledger
-from tests.search.plants import Plant, course, table
+from onnxlr.searching.goals import Goals
+from onnxlr.searching.ledger import Ledger
+from tests.searching.plants import Plant, course, table
 
 if TYPE_CHECKING:
     from pathlib import Path

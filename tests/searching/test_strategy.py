@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from onnxlr.report.searched import Trial
-from onnxlr.search.allocation import RULES, allocate
-from onnxlr.search.front import unbeaten
-from onnxlr.search.goals import Goals
-from onnxlr.search.ledger import Ledger
-from onnxlr.search.strategy import fastest_within, most_accurate
-from tests.search.plants import Plant, course, table
+from onnxlr.searching.allocation import RULES, allocate
+from onnxlr.searching.front import unbeaten
+from onnxlr.searching.goals import Goals
+from onnxlr.searching.ledger import Ledger
+from onnxlr.searching.strategy import fastest_within, most_accurate
+from tests.searching.plants import Plant, course, table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
-from onnxlr.search.allocation import RULES
+from onnxlr.searching.allocation import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from onnxlr.report.searched import Trial
-    from onnxlr.search.course import Course
-    from onnxlr.search.goals import Goals
+    from onnxlr.searching.course import Course
+    from onnxlr.searching.goals import Goals
 
 MILD = log(1.08)
 """Log of the least speed-up that is worth a model of its own."""

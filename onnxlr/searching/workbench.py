@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from onnxlr.model_io import Model
     from onnxlr.planning.plan import Choice
     from onnxlr.prepare import Prepared
-    from onnxlr.search.table import Option, Table
-    from onnxlr.search.verify import Verifier
+    from onnxlr.searching.table import Option, Table
+    from onnxlr.searching.verify import Verifier
     from onnxlr.target import Feeds, Target
     from onnxlr_passes.sites import Site
 
@@ -80,7 +80,7 @@ class Workbench:
             agreement=verdict.agreement,
             shift=verdict.shift,
             met=False,
-            layers=self._layers(built, picks),
+            layers=self._layers(built, picks, self.baseline.original_ms / gain.ratio),
             errors=tuple((site, option.error) for site, option in picks.items() if option.scheme is not None),
         )
         return trial, built
@@ -96,7 +96,7 @@ class Workbench:
         before, after = min(tried, key=lambda pair: (not stable(*pair), pair[0].spread + pair[1].spread))
         return before, after, len(tried)
 
-    def _layers(self, built: Built, picks: Mapping[str, Option]) -> tuple[LayerTime, ...]:
+    def _layers(self, built: Built, picks: Mapping[str, Option], latency_ms: float) -> tuple[LayerTime, ...]:
         """Return each chain's time within the whole model."""
         sites = [one.workload.site for one in built.made]
         try:
@@ -104,7 +104,7 @@ class Workbench:
         except ModelError:  # without a trace the layers' own times stay unknown
             realised: dict[str, float] = {}
         else:
-            realised = layer_times(seen, sites)
+            realised = layer_times(seen, sites, latency_ms)
         return tuple(
             LayerTime(
                 site.key, site.label, picks[site.key].ms, self.baseline.layers_ms.get(site.key), realised.get(site.key)
@@ -142,17 +142,19 @@ def workbench(
         if known is None:
             (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
             try:
-                dense = layer_times(profile(prepared.proto, model.folder, target, feeds, PROFILING), sites)
+                seen = profile(prepared.proto, model.folder, target, feeds, PROFILING)
+                dense = layer_times(seen, sites, timing.median_ms)
             except ModelError:  # without a trace the layers' own times stay unknown
                 dense = {}
             known = Baseline(timing.median_ms, dense)
         yield Workbench(model, prepared, target, calibration, verifier, original, feeds, known)
 
 
-def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:
-    """Return the milliseconds of every site in a profiled run, its chain's nodes summed, by site key.
+def layer_times(seen: Profile, sites: Sequence[Site], latency_ms: float) -> dict[str, float]:
+    """Return the milliseconds of every site within a run of ``latency_ms``, its chain's nodes summed, by site key.
 
-    What the trace does not show, such as a layer fused into another, is left out.
+    Of the profiled run, which tracing and a busy machine make longer, only the shares count. What the trace does not
+    show, such as a layer fused into another, is left out.
     """
     found: dict[str, float] = {}
     for site in sites:
@@ -163,5 +165,5 @@ def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:
             if node.scope == site.scope and (node.output == site.output or node.output.startswith(prefix))
         ]
         if times:
-            found[site.key] = sum(times)
+            found[site.key] = sum(times) * latency_ms / seen.run_ms
     return found

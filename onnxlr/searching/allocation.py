@@ -15,8 +15,8 @@ from onnxlr.planning.knapsack import knapsack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from onnxlr.search.goals import Goals
-    from onnxlr.search.table import Option, Table
+    from onnxlr.searching.goals import Goals
+    from onnxlr.searching.table import Option, Table
 
 _WHOLE = 1 - 1e-9
 
