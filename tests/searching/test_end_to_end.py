@@ -192,3 +192,23 @@ def test_the_same_command_again_finds_its_trials(tmp_path: Path, monkeypatch: py
     labelled(tmp_path, model, 240)
     onnxlr.rewrite(model, **asked)
     assert len(list((tmp_path / "cache" / "searches").iterdir())) == 2
+
+
+def test_an_interrupted_front_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, state = classifier(), tmp_path / "state"
+    monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
+    asked: dict[str, Any] = {"scheme": "basis", "trials": 4, "threads": 1, "state": state}
+
+    def stop(stage: str, share: float) -> None:
+        if stage == "search" and share >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        onnxlr.search(model, **asked, progress=stop)
+    kept = {trial["faster"] for trial in json.loads(state.read_text())["trials"]}
+    assert len(kept) == 2
+    front = onnxlr.search(model, **asked)
+    assert kept <= {trial.faster for trial in front.trials}
+    state.write_text(json.dumps({"onnxlr_search_state": 1, "setting": "other", "baseline": None, "trials": []}))
+    with pytest.raises(UsageError, match="state of another search"):
+        onnxlr.search(model, **asked)
