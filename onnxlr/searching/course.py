@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LEAST_FACTOR, _MOST_FACTOR = 0.5, 30.0
 """A correction of a layer's latency by the full model stays within this."""
+_LEAST_GAIN, _MOST_GAIN = 0.7, 1.4
+"""So does one of all that is saved."""
 
 
 class Bench(Protocol):
@@ -67,6 +69,7 @@ class Course:
         self.rule: Rule = RULES[0]
         self.weights: dict[str, float] = {}
         self.factors: dict[str, float] = {}
+        self.gain = 1.0
         self.dense: set[str] = set()
         self.trials: list[Trial] = []
         self.kept: tuple[Trial, Built] | None = None
@@ -77,7 +80,7 @@ class Course:
     @property
     def table(self) -> Table:
         """The options as they are known by now."""
-        return self._table.without(self.dense).corrected(self.factors)
+        return replace(self._table.without(self.dense).corrected(self.factors), gain=self.gain)
 
     @property
     def left(self) -> int:
@@ -146,24 +149,21 @@ class Course:
         return replace(trial, met=met)
 
     def _learn(self, trial: Trial) -> None:
-        """Correct latencies by what the full model showed: layer by layer halfway, then all by what it took in all.
+        """Correct latencies by what the full model showed: chains halfway by the trace, then their sum by the whole.
 
         The trace of single layers is noisy and adds to the many short ones of a chain; the whole was timed by turns.
         """
         dense = {row.site: row.dense.ms for row in self._table.rows}
-        chains = {layer.site: layer.predicted_ms / self.factors.get(layer.site, 1.0) for layer in trial.layers}
-        found: dict[str, float] = {}
+        expected = 0.0
         for layer in trial.layers:
-            seen = realised_ratio(layer)
-            predicted = layer.predicted_ms / dense[layer.site]
-            known = seen is not None and predicted > 0.0
-            found[layer.site] = self.factors.get(layer.site, 1.0) * ((seen or 0.0) / predicted if known else 1.0) ** 0.5
+            before = self.factors.get(layer.site, 1.0)
+            seen, predicted = realised_ratio(layer), layer.predicted_ms / dense[layer.site]
+            change = 1.0 if seen is None or predicted <= 0.0 else (seen / predicted) ** 0.5
+            self.factors[layer.site] = min(max(before * change, _LEAST_FACTOR), _MOST_FACTOR)
+            expected += dense[layer.site] - layer.predicted_ms / before * self.factors[layer.site]
         saved = self._table.original_ms * (1.0 - 1.0 / trial.faster)
-        took = sum(dense[site] for site in chains) - saved
-        together = sum(ms * found[site] for site, ms in chains.items())
-        whole = took / together if together > 0.0 else 1.0
-        for site, factor in found.items():
-            self.factors[site] = min(max(factor * whole, _LEAST_FACTOR), _MOST_FACTOR)
+        if expected > 0.0 and saved > 0.0:
+            self.gain = min(max(saved / expected, _LEAST_GAIN), _MOST_GAIN)
 
 
 def realised_ratio(layer: LayerTime) -> float | None:

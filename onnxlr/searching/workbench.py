@@ -164,6 +164,6 @@ def layer_times(seen: Profile, sites: Sequence[Site], latency_ms: float) -> dict
             for node in seen.nodes
             if node.scope == site.scope and (node.output == site.output or node.output.startswith(prefix))
         ]
-        if times:
-            found[site.key] = sum(times) * latency_ms / seen.run_ms
+        if times and seen.kernels_ms > 0.0:
+            found[site.key] = sum(times) * latency_ms / seen.kernels_ms
     return found

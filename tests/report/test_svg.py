@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree as Tree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -21,9 +21,9 @@ SVG = "{http://www.w3.org/2000/svg}"
     ],
 )
 def test_points_are_drawn_within_the_frame(points: list[Point]) -> None:
-    root = Tree.fromstring(scatter("net <x>", "speed", "loss", points))  # noqa: S314 - our own text
+    root = ET.fromstring(scatter("net <x>", "speed", "loss", points))  # noqa: S314 - our own text
     circles = root.findall(f"{SVG}circle")
-    assert len(circles) == sum(point.x == point.x for point in points)  # noqa: PLR0124 - NaN
+    assert len(circles) == sum(point.x == point.x for point in points)
     for circle in circles:
         assert 0 < float(circle.attrib["cx"]) < WIDTH
         assert 0 < float(circle.attrib["cy"]) < HEIGHT
@@ -32,6 +32,6 @@ def test_points_are_drawn_within_the_frame(points: list[Point]) -> None:
 
 def test_higher_is_further_up_and_faster_further_right() -> None:
     text = scatter("t", "x", "y", [Point(1.0, 0.0, 0.0, "a", bold=True), Point(2.0, 1.0, 0.0, "b", bold=True)])
-    low, high = Tree.fromstring(text).findall(f"{SVG}circle")  # noqa: S314 - our own text
+    low, high = ET.fromstring(text).findall(f"{SVG}circle")  # noqa: S314 - our own text
     assert float(high.attrib["cx"]) > float(low.attrib["cx"])
     assert float(high.attrib["cy"]) < float(low.attrib["cy"])

@@ -44,13 +44,13 @@ def table(sharpness: Sequence[float]) -> Table:
     """Layers of 1 ms each, 1 ms besides; a layer's error falls the faster with its rank the greater its sharpness."""
     rows = []
     for workload, sharp in zip(workloads(len(sharpness)), sharpness, strict=True):
-        dense = Option(None, (), 1.0, 36_864, 36_864, 0.0)
+        dense = Option(None, (), 1.0, 36_864, 4 * 36_864, 0.0)
         options = tuple(
-            Option("basis", (rank,), rank / 64, 576 * rank, 640 * rank, float(np.exp(-sharp * rank / 64)))
+            Option("basis", (rank,), rank / 64, 576 * rank, 4 * 640 * rank, float(np.exp(-sharp * rank / 64)))
             for rank in RANKS
         )
         rows.append(Row(workload, dense, options))
-    return Table(tuple(rows), 1.0 + len(rows), 0, 4 * 36_864 * len(rows), 4)
+    return Table(tuple(rows), 1.0 + len(rows), 0, 4 * 36_864 * len(rows))
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class Plant:
             "macs": sum(
                 options[row.site].macs if row.site in options else row.dense.macs for row in self.original.rows
             ),
-            "size": 4 * sum(o.parameters for o in options.values()),
+            "size": sum(o.size for o in options.values()),
         }
         trial = Trial(
             choices=choices,
