@@ -110,6 +110,8 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
     if high == inf:
         ahead: float = (max(limit, 1e-6) / loss[low]) ** POWER
         return min(low * min(max(ahead, 1.25), 2.0), top)
+    if low == 0.0 and len(seen) > 1 and seen[-1][1] > 2.0 * limit:  # is there anything at all?
+        return MILD * 0.99
     if low == 0.0:
         back: float = (max(limit, 1e-6) / loss[high]) ** POWER
         return max(high * min(max(back, 0.3), 0.85), MILD * 0.99)
