@@ -13,11 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxlr.api import Rewrite, bench, inspect, rewrite, search, validate
+    from onnxlr.api import Rewrite, bench, inspect, rewrite, validate
+    from onnxlr.front import search
     from onnxlr.planning.plan import Plan
     from onnxlr.training.api import finetune
 
-_HOMES = {"Plan": "onnxlr.planning.plan", "finetune": "onnxlr.training.api"}
+_HOMES = {"Plan": "onnxlr.planning.plan", "search": "onnxlr.front", "finetune": "onnxlr.training.api"}
 
 __all__ = ["Plan", "Rewrite", "bench", "finetune", "inspect", "rewrite", "search", "validate"]
 

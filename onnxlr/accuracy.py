@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from onnxlr.evaluation import Evaluator
     from onnxlr.report.summary import Summary
-    from onnxlr.search.goals import Goals
+    from onnxlr.searching.goals import Goals
 
 SIGMAS = 2.0
 """A drop on the held-out samples this many standard errors beyond the limit breaks the promise."""

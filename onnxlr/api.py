@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from os import PathLike
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlr import model_io, pipeline
-from onnxlr.calibration import DataOptions, ImageOptions, Memory, from_iterable, open_source, parse_memory
+from onnxlr.calibration import DataOptions
 from onnxlr.cost.cache import default_cache
 from onnxlr.cost.timing import TimingOptions
 from onnxlr.errors import UsageError
-from onnxlr.evaluation import open_evaluation
 from onnxlr.inspection import inspect_model as _inspect_model
+from onnxlr.opening import calibration_data, data_options, evaluation_data, shapes_of, target_of
 from onnxlr.parallel import working
-from onnxlr.planning.budget import Energy, Evbmf, KeepMacs, Rank
-from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
 from onnxlr.progress import silent
-from onnxlr.request import Evaluation, Request
-from onnxlr.search.find import TRIALS
-from onnxlr.search.goals import Goals
-from onnxlr.target import Target, graph_inputs, seeded_feeds
+from onnxlr.request import Evaluation, Request, budget_of, replayed_plan
+from onnxlr.searching.find import TRIALS
+from onnxlr.searching.goals import Goals
+from onnxlr.target import graph_inputs, seeded_feeds
 from onnxlr.validation.feeds import feeds_from_data
 from onnxlr.validation.latency import BenchResult
 from onnxlr.validation.latency import bench as _bench
@@ -32,22 +28,18 @@ from onnxlr.validation.verdict import validate as _validate
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import onnx
 
-    from onnxlr.calibration import DataReader
-    from onnxlr.calibration import Source as Calibration
-    from onnxlr.evaluation import EvaluationData
-    from onnxlr.planning.budget import Budget
+    from onnxlr.calibration import ImageOptions
+    from onnxlr.opening import Data
+    from onnxlr.planning.plan import Plan
     from onnxlr.progress import Progress
     from onnxlr.report.findings import Inspection
-    from onnxlr.report.front import Front
     from onnxlr.report.summary import Summary
-    from onnxlr.target import Feeds
 
     Source = str | os.PathLike[str] | onnx.ModelProto
-    Data = str | os.PathLike[str] | DataReader | Iterable[Feeds]
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 
@@ -85,28 +77,6 @@ class Rewrite:
             protect=self.source.files,
         )
         return out
-
-
-def budget_of(keep_macs: float | None, energy: float | None, rank: int | str | None) -> Budget:
-    """Return the one budget that was given; half of the MACs when none was.
-
-    Raises
-    ------
-    UsageError
-        When several are given, or a value makes no sense.
-    """
-    given = [name for name, v in (("keep-macs", keep_macs), ("energy", energy), ("rank", rank)) if v is not None]
-    if len(given) > 1:
-        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", "give one of them")
-    if energy is not None:
-        return Energy(energy)
-    if rank is not None:
-        if rank == "evbmf":
-            return Evbmf()
-        if isinstance(rank, str) and not rank.isdigit():
-            raise UsageError(f"--rank {rank} is neither a whole number nor evbmf", "for example --rank 32")
-        return Rank(int(rank))
-    return KeepMacs(0.5 if keep_macs is None else keep_macs)
 
 
 def rewrite(
@@ -212,21 +182,16 @@ def rewrite(
     OnnxlrError
         One of its children, each with the exit code of the command line.
     """
-    replayed = _plan(plan, scheme, (keep_macs, energy, rank))
-    if samples is not None and data is None:
-        raise UsageError("--samples says how much of --data to use", "give --data as well, or leave it out")
+    replayed = replayed_plan(plan, scheme, (keep_macs, energy, rank))
     goals = Goals(max_drop, max_error, min_speedup, target_latency, keep_macs, max_size)
     if goals.searching and (energy is not None or rank is not None):
         raise UsageError("--energy and --rank leave nothing to search for", "leave them out, or the goals")
-    if images is not None and not any(_is_folder(path) for path in (data, evaluation)):
-        raise UsageError("image options are for a folder of images", "give one as data, or leave them out")
-    limit = Memory(parse_memory(memory) if isinstance(memory, str) else memory)
-    options = DataOptions(samples, seed, images or ImageOptions(), limit, varied=True)
+    options, judging = data_options(data, evaluation, samples, images, memory, seed)
     source = model_io.load(model)
     with (
         working(jobs),
-        _calibration(source, data, shapes or {}, options) as calibration,
-        _evaluation(source, evaluation, shapes or {}, replace(options, samples=None, varied=False)) as judged_on,
+        calibration_data(source, data, shapes or {}, options) as calibration,
+        evaluation_data(source, evaluation, shapes or {}, judging) as judged_on,
     ):
         request = Request(
             schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
@@ -235,7 +200,7 @@ def rewrite(
             trials=trials,
             cache=default_cache(use=cache),
             selection=Selection(tuple(include), tuple(exclude)),
-            target=_target(provider, threads, _shapes(shapes, calibration, judged_on)),
+            target=target_of(provider, threads, shapes_of(shapes, calibration, judged_on)),
             plan=replayed,
             data=calibration,
             evaluation=None if judged_on is None else Evaluation(judged_on, metric, eval_share, peak),
@@ -246,118 +211,6 @@ def rewrite(
         )
         outcome = pipeline.run(source, request, progress)
     return Rewrite(outcome.proto, outcome.plan, outcome.summary, source)
-
-
-def _is_folder(data: Data | None) -> bool:
-    return isinstance(data, str | PathLike) and Path(data).is_dir()
-
-
-@contextmanager
-def _calibration(
-    model: model_io.Model, data: Data | None, shapes: Mapping[str, Sequence[int]], options: DataOptions
-) -> Iterator[Calibration | None]:
-    """Open calibration data for a model; nothing where there are none."""
-    if data is None:
-        yield None
-        return
-    inputs = graph_inputs(model.proto)
-    if isinstance(data, str | PathLike):
-        opened = open_source(Path(data), inputs, shapes, options)
-    else:
-        opened = from_iterable(data, inputs, shapes, options)
-    with opened:
-        yield opened
-
-
-@contextmanager
-def _evaluation(
-    model: model_io.Model,
-    path: str | PathLike[str] | None,
-    shapes: Mapping[str, Sequence[int]],
-    options: DataOptions,
-) -> Iterator[EvaluationData | None]:
-    """Open evaluation data for a model; nothing where there are none."""
-    if path is None:
-        yield None
-        return
-    opened = open_evaluation(Path(path), graph_inputs(model.proto), shapes, options)
-    with opened.source:
-        yield opened
-
-
-def _shapes(
-    given: Mapping[str, Sequence[int]] | None, calibration: Calibration | None, judged_on: EvaluationData | None
-) -> Mapping[str, Sequence[int]] | None:
-    """Return the shapes to work at: those given, else those of one sample."""
-    source = calibration if calibration is not None or judged_on is None else judged_on.source
-    if given or source is None:
-        return given
-    label = None if judged_on is None else judged_on.label
-    return {name: (source.batch or 1, *shape) for name, shape in source.shapes.items() if name != label}
-
-
-def search(
-    model: Source,
-    *,
-    scheme: str | Sequence[str] = "auto",
-    data: Data | None = None,
-    samples: int | None = None,
-    evaluation: str | os.PathLike[str] | None = None,
-    metric: str | Callable[[Any, Any], float] | None = None,
-    eval_share: float = 0.5,
-    peak: float = 1.0,
-    trials: int = 24,
-    cache: bool = True,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    provider: Provider = "cpu",
-    threads: int = 0,
-    simplify: bool = True,
-    seed: int = 0,
-    state: str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
-) -> Front:
-    """Return the models that no other beats in both speed and loss, from slightly faster to the fastest.
-
-    The parameters are those of :func:`rewrite`; ``trials`` models are built. Each of the front has the plan to
-    replay. ``state`` names a file that trials are kept in, so that an interrupted search goes on where it was.
-
-    Raises
-    ------
-    OnnxlrError
-        One of its children, each with the exit code of the command line.
-    """
-    source = model_io.load(model)
-    with (
-        _calibration(source, data, shapes or {}, DataOptions(samples=samples, seed=seed)) as calibration,
-        _evaluation(source, evaluation, shapes or {}, DataOptions(seed=seed)) as judged_on,
-    ):
-        request = Request(
-            schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
-            trials=trials,
-            selection=Selection(tuple(include), tuple(exclude)),
-            target=_target(provider, threads, _shapes(shapes, calibration, judged_on)),
-            data=calibration,
-            evaluation=None if judged_on is None else Evaluation(judged_on, metric, eval_share, peak),
-            cache=default_cache(use=cache),
-            simplify=simplify,
-            seed=seed,
-        )
-        return pipeline.front(source, request, None if state is None else Path(state), progress)
-
-
-def _plan(
-    plan: Plan | str | os.PathLike[str] | None, scheme: str | Sequence[str], budget: Sequence[float | str | None]
-) -> Plan | None:
-    """Return the plan to replay, which leaves nothing else to choose."""
-    if plan is None:
-        return None
-    if any(value is not None for value in budget):
-        raise UsageError("--plan already says how much", "leave out --keep-macs, --energy and --rank")
-    if scheme != "auto" and tuple(scheme) != ("auto",):
-        raise UsageError("--plan already says which schemes", "leave out --scheme")
-    return plan if isinstance(plan, Plan) else read_plan(Path(plan))
 
 
 def inspect(
@@ -375,7 +228,7 @@ def inspect(
     OnnxlrError
         When the model cannot be read, or an input's shape must be given.
     """
-    return _inspect_model(model_io.load(model), _target(provider, threads, shapes), progress)
+    return _inspect_model(model_io.load(model), target_of(provider, threads, shapes), progress)
 
 
 def bench(
@@ -398,7 +251,7 @@ def bench(
     """
     return _bench(
         [model_io.load(model) for model in models],
-        _target(provider, threads, shapes),
+        target_of(provider, threads, shapes),
         seed=seed,
         options=TimingOptions(budget_s=seconds),
         progress=lambda share: progress("measure", share),
@@ -432,7 +285,7 @@ def validate(
         When a model cannot be read or run, or the data do not fit.
     """
     old, now = model_io.load(reference), model_io.load(new)
-    target = _target(provider, threads, shapes)
+    target = target_of(provider, threads, shapes)
     feeds = (
         seeded_feeds(old.proto, target, seed=seed, count=samples)
         if data is None
@@ -440,8 +293,3 @@ def validate(
     )
     limits = Limits(min_cosine, max_error)
     return _validate(old, now, target, feeds, limits=limits, progress=lambda share: progress("compare", share))
-
-
-def _target(provider: str, threads: int, shapes: Mapping[str, Sequence[int]] | None) -> Target:
-    fixed = tuple((name, tuple(shape)) for name, shape in (shapes or {}).items())
-    return Target(provider=provider, threads=threads, shapes=fixed)

@@ -18,9 +18,10 @@ from onnxlr.progress import silent
 from onnxlr.prove import prove, rehearse
 from onnxlr.report.summary import Measured
 from onnxlr.schemes.registry import by_family
-from onnxlr.search.find import Task, find
-from onnxlr.search.front import trace
-from onnxlr.search.ledger import Ledger
+from onnxlr.searching.find import Task, find
+from onnxlr.searching.front import trace
+from onnxlr.searching.ledger import Ledger
+from onnxlr.setting import kept_at, setting_of
 from onnxlr.summarize import summarize
 from onnxlr.target import channel_block
 
@@ -70,7 +71,9 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     judges = judges_of(model, request, split=request.goals.searching)
     searched = None
     if request.goals.searching:
-        found = find(task_of(model, prepared, calibration, judges, request), progress)
+        setting = setting_of(model, request)
+        ledger = Ledger(kept_at(request, setting), setting, optional=True)
+        found = find(task_of(model, prepared, calibration, judges, request), ledger, progress)
         built, searched = found.built, found.searched
         plan = Plan(searched.trial.choices, model.sha256, searched.goals)
     else:
@@ -101,28 +104,13 @@ def front(model: Model, request: Request, state: Path | None, progress: Progress
     UsageError, ModelError, BudgetError
         As :func:`run` does; or when ``state`` belongs to another search.
     """
-    ledger = Ledger(state, _setting(model, request))
+    ledger = Ledger(state, setting_of(model, request))
     prepared, calibration = _prepare(model, request, progress)
     judges = judges_of(model, request, split=True)
     found = trace(task_of(model, prepared, calibration, judges, request), ledger, progress)
     if state is not None:
         state.unlink(missing_ok=True)
     return found
-
-
-def _setting(model: Model, request: Request) -> str:
-    """Return all that the trials of a search depend on, as text."""
-    data = request.data and (request.data.count, [part.where for part in request.data.parts])
-    judged = request.evaluation
-    by = judged and (
-        judged.data.count,
-        [part.where for part in judged.data.source.parts],
-        judged.metric if isinstance(judged.metric, str | None) else "a callable",
-        judged.share,
-        judged.peak,
-    )
-    asked = (sorted(request.schemes), request.selection, request.simplify, request.seed)
-    return f"{model.sha256} {request.target} {request.target.describe()} {data} {by} {asked}"
 
 
 def _prepare(model: Model, request: Request, progress: Progress) -> tuple[Prepared, Calibration | None]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlr.cost.cache import LatencyCache
 from onnxlr.errors import UsageError
-from onnxlr.planning.budget import KeepMacs
+from onnxlr.planning.budget import Energy, Evbmf, KeepMacs, Rank
+from onnxlr.planning.plan import Plan, read_plan
 from onnxlr.prepare import Selection
-from onnxlr.search.find import TRIALS
-from onnxlr.search.goals import Goals
+from onnxlr.searching.find import TRIALS
+from onnxlr.searching.goals import Goals
 from onnxlr.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Sequence
 
     from onnxlr.calibration import Source
     from onnxlr.evaluation import EvaluationData
     from onnxlr.planning.budget import Budget
-    from onnxlr.planning.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,3 +90,38 @@ class Request:
         if self.dry_run or not self.validate:
             option = "--dry-run" if self.dry_run else "--no-validate"
             raise UsageError(f"{option} runs no model, and only running tells whether goals are met", "leave it out")
+
+
+def budget_of(keep_macs: float | None, energy: float | None, rank: int | str | None) -> Budget:
+    """Return the one budget that was given; half of the MACs when none was.
+
+    Raises
+    ------
+    UsageError
+        When several are given, or a value makes no sense.
+    """
+    given = [name for name, v in (("keep-macs", keep_macs), ("energy", energy), ("rank", rank)) if v is not None]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} exclude each other", "give one of them")
+    if energy is not None:
+        return Energy(energy)
+    if rank is not None:
+        if rank == "evbmf":
+            return Evbmf()
+        if isinstance(rank, str) and not rank.isdigit():
+            raise UsageError(f"--rank {rank} is neither a whole number nor evbmf", "for example --rank 32")
+        return Rank(int(rank))
+    return KeepMacs(0.5 if keep_macs is None else keep_macs)
+
+
+def replayed_plan(
+    plan: Plan | str | os.PathLike[str] | None, scheme: str | Sequence[str], budget: Sequence[float | str | None]
+) -> Plan | None:
+    """Return the plan to replay, which leaves nothing else to choose."""
+    if plan is None:
+        return None
+    if any(value is not None for value in budget):
+        raise UsageError("--plan already says how much", "leave out --keep-macs, --energy and --rank")
+    if scheme != "auto" and tuple(scheme) != ("auto",):
+        raise UsageError("--plan already says which schemes", "leave out --scheme")
+    return plan if isinstance(plan, Plan) else read_plan(Path(plan))

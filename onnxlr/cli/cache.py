@@ -25,11 +25,15 @@ def show() -> None:
 
 
 def clear() -> None:
-    """Remove all measurements."""
+    """Remove all measurements, and the models tried in searches."""
     from onnxlr.cli.console import show as write
     from onnxlr.cost.cache import default_cache
+    from onnxlr.setting import forget
 
     cache = default_cache()
+    searches = forget(cache)
+    if searches:
+        write(f"removed the trials of {searches} searches")
     write(f"removed {cache.path}" if cache.clear() else f"there is no cache at {cache.path}")
 
 

@@ -59,8 +59,8 @@ def command(
     learning_rate: Annotated[
         float,
         typer.Option("--learning-rate", help="Peak learning rate end to end, relative to the size of each weight."),
-    ] = 3e-3,
-    block_rate: Annotated[float, typer.Option("--block-rate", help="The same, layer by layer.")] = 3e-3,
+    ] = 5e-4,
+    block_rate: Annotated[float, typer.Option("--block-rate", help="The same, layer by layer.")] = 1e-3,
     cp_rate: Annotated[float, typer.Option("--cp-rate", help="Factor on both for the weights of CP chains.")] = 0.5,
     dense_rate: Annotated[
         float, typer.Option("--dense-rate", help="Factor for layers that were not rewritten; 0: they stay.", min=0)

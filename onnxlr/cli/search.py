@@ -7,6 +7,17 @@ from typing import Annotated, Optional
 
 import typer
 
+from onnxlr.cli.images import (
+    ImageCrop,
+    ImageLayout,
+    ImageMean,
+    ImageOrder,
+    ImagePreset,
+    ImageScale,
+    ImageSize,
+    ImageStd,
+    image_options,
+)
 from onnxlr.cli.options import (
     DrawSeed,
     EvalPath,
@@ -65,6 +76,18 @@ def command(
         Optional[int],  # noqa: UP045
         typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
     ] = None,
+    image_preset: ImagePreset = None,
+    image_size: ImageSize = None,
+    image_crop: ImageCrop = None,
+    image_mean: ImageMean = None,
+    image_std: ImageStd = None,
+    image_scale: ImageScale = None,
+    image_layout: ImageLayout = None,
+    image_order: ImageOrder = None,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="What fitting to data may take, about, as 512MB or 4GB."),
+    ] = "4GB",
     evaluation: EvalPath = None,
     metric: Metric = None,
     eval_share: EvalShare = 0.5,
@@ -87,30 +110,47 @@ def command(
     ] = False,
     force: Force = False,
     seed: DrawSeed = 0,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", help="Layers to work on at a time; 0 is one a core. The result does not depend on it.", min=0
+        ),
+    ] = 0,
 ) -> None:
     """Show what speed costs in accuracy: the models that no other beats in both. Writes no model.
 
     Interrupted, it goes on where it was when the same command is given again: trials are kept beside the output,
     in OUT.state, until all are made.
     """
-    from onnxlr import api
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_outputs
+    from onnxlr.front import search
     from onnxlr.model_io import write_text
     from onnxlr.planning.plan import Plan
     from onnxlr.report.search_view import render_front
 
     target = out or model.with_name(f"{model.stem}.front.json")
-    if save_plans is not None and not save_plans.is_dir():
-        check_outputs({"--save-plans": save_plans}, protect=[model], force=False)
+    if save_plans is not None and not (force and save_plans.is_dir()):
+        check_outputs({"--save-plans": save_plans}, protect=[], force=False)
     inputs = [path for path in (model, data, evaluation) if path is not None]
     check_outputs({"--out": target, "--plot": plot}, protect=inputs, force=force)
     with progress() as tell:
-        front = api.search(
+        front = search(
             model,
             scheme=scheme,
             data=data,
             samples=samples,
+            images=image_options(
+                image_preset,
+                size=image_size,
+                crop=image_crop,
+                mean=image_mean,
+                std=image_std,
+                scale=image_scale,
+                layout=image_layout,
+                order=image_order,
+            ),
+            memory=memory,
             evaluation=evaluation,
             metric=metric,
             eval_share=eval_share,
@@ -124,6 +164,7 @@ def command(
             threads=threads,
             simplify=not no_simplify,
             seed=seed,
+            jobs=jobs,
             state=target.with_name(f"{target.name}.state"),
             progress=tell,
         )
@@ -132,10 +173,10 @@ def command(
         texts[plot] = front.to_svg()
     if save_plans is not None:
         save_plans.mkdir(exist_ok=True)
-        for index in front.best:
+        for number, index in enumerate(front.best, start=1):
             trial = front.trials[index]
             plan = Plan(trial.choices, front.model_sha256, f"{trial.faster:.2f}x faster, of a search")
-            texts[save_plans / f"{trial.faster:.2f}x.json"] = plan.to_json()
+            texts[save_plans / f"{number:02d}-{trial.faster:.2f}x.json"] = plan.to_json()
     for path, text in texts.items():
         write_text(path, text, force=force)
     show(render_front(front), *(f"wrote {path}" for path in texts))

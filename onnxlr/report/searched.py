@@ -11,6 +11,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """Milliseconds a run of the original, and within it of the layers that the runtime's trace shows, by site."""
+
+    original_ms: float
+    layers_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerTime:
     """One rewritten layer within a whole model: milliseconds a run, dense, predicted and realised.
 

@@ -59,8 +59,8 @@ class TrainOptions:
     epochs: int = 10
     block_epochs: int = 1
     batch: tuple[int, ...] = (64,)
-    learning_rate: float = 3e-3
-    block_rate: float = 3e-3
+    learning_rate: float = 5e-4
+    block_rate: float = 1e-3
     cp_rate: float = 0.5
     dense_rate: float = 0.1
     optimizer: Literal["adam", "sgd"] = "adam"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from onnxlr.training.options import TrainOptions
 
-_WARM_UP = 0.05
+_WARM_UP = 0.1
 _LEAST = 1e-3
 
 

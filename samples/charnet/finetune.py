@@ -134,7 +134,7 @@ def main() -> None:
     given = parser.parse_args()
     epochs, samples = (3, 12_000) if given.quick else (given.epochs, given.samples)
     options = TrainOptions(
-        epochs=epochs, block_epochs=0, batch=(128,), learning_rate=6e-3, label_weight=0.3, seed=given.seed
+        epochs=epochs, block_epochs=0, batch=(128,), learning_rate=2e-3, label_weight=0.3, seed=given.seed
     )
     rows = run(given.build, options, samples, given.threads)
     report = {

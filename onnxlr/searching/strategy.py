@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
-from onnxlr.search.allocation import RULES
+from onnxlr.searching.allocation import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from onnxlr.report.searched import Trial
-    from onnxlr.search.course import Course
-    from onnxlr.search.goals import Goals
+    from onnxlr.searching.course import Course
+    from onnxlr.searching.goals import Goals
 
 MILD = log(1.08)
 """Log of the least speed-up that is worth a model of its own."""
@@ -24,8 +24,12 @@ FIRST = log(3.0)
 """The first speed-up to try, where chains can do twice as much and no goal asks for more."""
 POWER = 0.25
 """What is lost rises steeply with the logarithm of speed, about with this power's inverse."""
+_FEW = 4
+"""Trials that are kept for the search itself when rules are compared."""
 _IDLE = 60
 """Directions that lead to no new plan, one after the other, before there is thought to be none."""
+MISSED = 0.15
+"""A trial this far from the speed that was asked for, relative, counts at the speed it got."""
 FAR = 8.0
 """Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
 
@@ -49,14 +53,19 @@ def bracket(course: Course, goals: Goals) -> None:
     compared = False
     seen: list[tuple[float, float]] = []
     while course.left > 0:
+        before = len(course.trials)
         attempt = course.at(exp(at))
         if attempt is None:
             return
         trial = attempt.trial
+        top = log(course.table.fastest)
+        if len(course.trials) > before and abs(trial.faster / exp(at) - 1.0) > MISSED:
+            at = max(log(trial.faster), 0.0)
         if not goals.accurate(trial.loss) and not compared and trial.loss <= FAR * limit:
             compared = True
             trial = _best_rule(course, trial, at)
         seen.append((at, trial.loss))
+        top = max(top, at)
         if goals.accurate(trial.loss):
             low = max(low, at)
             if at >= top:
@@ -78,22 +87,31 @@ def _wanted(course: Course, goals: Goals) -> float:
 
 
 def _best_rule(course: Course, first: Trial, at: float) -> Trial:
-    """Try the other rules at the same speed and keep the one whose outputs shift least."""
+    """Try the other rules at the same speed and keep the one whose outputs shift least for the speed they got."""
     best = first
-    for rule in RULES:
-        attempt = course.at(exp(at), rule=rule) if course.left > 0 else None
-        if attempt is not None and attempt.trial.shift < best.shift:
+    for rule in RULES[1:]:
+        attempt = course.at(exp(at), rule=rule) if course.left > _FEW else None
+        if attempt is not None and shift_for_speed(attempt.trial) < shift_for_speed(best):
             best, course.rule = attempt.trial, rule
     return best
+
+
+def shift_for_speed(trial: Trial) -> float:
+    """Return the shift relative to what it would be at this speed, up to a constant (see ``POWER``)."""
+    return trial.shift / log(trial.faster) ** (1.0 / POWER) if trial.faster > 1.0 else inf
 
 
 def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], limit: float) -> float:
     """Choose where to look next, on the logarithm of speed."""
     floor = max(limit, 1e-6) / 20.0
     loss = {at: max(value, floor) if isfinite(value) else 1e3 * max(limit, 1e-6) for at, value in seen}
+    if high == inf and low == 0.0:  # accurate, but not faster: by what was learned, another plan is
+        return top
     if high == inf:
         ahead: float = (max(limit, 1e-6) / loss[low]) ** POWER
         return min(low * min(max(ahead, 1.25), 2.0), top)
+    if low == 0.0 and len(seen) > 1 and seen[-1][1] > 2.0 * limit:  # is there anything at all?
+        return MILD * 0.99
     if low == 0.0:
         back: float = (max(limit, 1e-6) / loss[high]) ** POWER
         return max(high * min(max(back, 0.3), 0.85), MILD * 0.99)

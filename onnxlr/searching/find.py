@@ -12,12 +12,11 @@ from onnxlr.errors import BudgetError
 from onnxlr.evaluation.metrics import PLAIN
 from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.report.searched import Protocol, Searched
-from onnxlr.search.course import Course
-from onnxlr.search.ledger import Ledger
-from onnxlr.search.strategy import MILD, fastest_within, most_accurate
-from onnxlr.search.table import tabulate, tasks_of
-from onnxlr.search.verify import ByMetric, by_outputs
-from onnxlr.search.workbench import workbench
+from onnxlr.searching.course import Course
+from onnxlr.searching.strategy import MILD, fastest_within, most_accurate
+from onnxlr.searching.table import tabulate, tasks_of
+from onnxlr.searching.verify import ByMetric, by_outputs
+from onnxlr.searching.workbench import workbench
 from onnxlr.target import channel_block, seeded_feeds
 
 if TYPE_CHECKING:
@@ -33,10 +32,11 @@ if TYPE_CHECKING:
     from onnxlr.progress import Progress
     from onnxlr.report.searched import Trial
     from onnxlr.schemes.base import Scheme
-    from onnxlr.search.goals import Goals
-    from onnxlr.search.table import Table
-    from onnxlr.search.verify import Verifier
-    from onnxlr.search.workbench import Workbench
+    from onnxlr.searching.goals import Goals
+    from onnxlr.searching.ledger import Ledger
+    from onnxlr.searching.table import Table
+    from onnxlr.searching.verify import Verifier
+    from onnxlr.searching.workbench import Workbench
     from onnxlr.target import Target
 
 TRIALS = 16
@@ -73,7 +73,7 @@ class Found:
     searched: Searched
 
 
-def find(task: Task, progress: Progress) -> Found:
+def find(task: Task, ledger: Ledger, progress: Progress) -> Found:
     """Search for the model that meets the goals: the fastest within the limit on the loss, else the most accurate.
 
     Raises
@@ -81,7 +81,7 @@ def find(task: Task, progress: Progress) -> Found:
     BudgetError
         When none does, with the best that was seen.
     """
-    with course(task, Ledger(), progress) as found:
+    with course(task, ledger, progress) as found:
         if task.goals.loss is not None:
             fastest_within(found, task.goals)
         else:
@@ -105,8 +105,9 @@ def course(task: Task, ledger: Ledger, progress: Progress) -> Iterator[Course]:
     with ExitStack() as stack:
         verifier = stack.enter_context(_verifier(task))
         bench = stack.enter_context(
-            workbench(task.model, task.prepared, task.target, task.calibration, verifier, task.seed)
+            workbench(task.model, task.prepared, task.target, task.calibration, verifier, task.seed, ledger.baseline)
         )
+        ledger.baseline = bench.baseline
         table, notes = _table(task, bench, progress)
         if table.fastest < exp(MILD):
             raise BudgetError(
@@ -173,7 +174,7 @@ def _table(task: Task, bench: Workbench, progress: Progress) -> tuple[Table, tup
         lambda share: progress("plan", share),
     )
     costs = measure(tasks_of(choices), task.target, cache=task.cache, progress=lambda share: progress("measure", share))
-    seen = [bench.dense_ms.get(of.workload.site.key) for of in choices]
+    seen = [bench.baseline.layers_ms.get(of.workload.site.key) for of in choices]
     known = sum(cost.dense.seconds for cost, ms in zip(costs.layers, seen, strict=True) if ms is not None)
     if known > 0.0:
         every = sum(cost.dense.seconds for cost in costs.layers)
@@ -181,7 +182,7 @@ def _table(task: Task, bench: Workbench, progress: Progress) -> tuple[Table, tup
     table = tabulate(
         choices,
         costs.layers,
-        original_ms=bench.original_ms,
+        original_ms=bench.baseline.original_ms,
         other_macs=prepared.other_macs,
         size=task.model.size,
     )

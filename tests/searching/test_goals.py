@@ -6,7 +6,7 @@ import pytest
 
 from onnxlr.errors import UsageError
 from onnxlr.evaluation.metrics import DECIBEL, PERCENT, PLAIN
-from onnxlr.search.goals import Goals
+from onnxlr.searching.goals import Goals
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
 from onnxlr.report.front import Front
-from onnxlr.search.allocation import RULES
-from onnxlr.search.find import course, protocol_of
-from onnxlr.search.strategy import MILD
+from onnxlr.searching.allocation import RULES
+from onnxlr.searching.find import course, protocol_of
+from onnxlr.searching.strategy import MILD, shift_for_speed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnxlr.progress import Progress
     from onnxlr.report.searched import Trial
-    from onnxlr.search.course import Course
-    from onnxlr.search.find import Task
-    from onnxlr.search.ledger import Ledger
+    from onnxlr.searching.course import Course
+    from onnxlr.searching.find import Task
+    from onnxlr.searching.ledger import Ledger
 
 _MOST = log(30.0)
 """Speed-ups beyond this are not looked for."""
@@ -66,7 +66,8 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
 
 def compare(tried: Course, speed: float) -> None:
     """Try every rule at one speed and go on with the one whose outputs shift least."""
-    seen = [(attempt.trial.shift, rule) for rule in RULES if (attempt := tried.at(exp(speed), rule=rule)) is not None]
+    tries = [(tried.at(exp(speed), rule=rule), rule) for rule in RULES]
+    seen = [(shift_for_speed(attempt.trial), rule) for attempt, rule in tries if attempt is not None]
     if seen:
         tried.rule = min(seen, key=lambda entry: entry[0])[1]
 

@@ -11,7 +11,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxlr
-from onnxlr import api
 from onnxlr.errors import BudgetError, UsageError
 from tests.cli.small import files, kernel, written
 from tests.cli.small import onnxlr as run_onnxlr
@@ -162,7 +161,7 @@ def test_the_front_is_drawn_kept_and_resumed(tmp_path: Path) -> None:
         "cache": False,
         "state": tmp_path / "state",
     }
-    front = api.search(model, **asked)
+    front = onnxlr.search(model, **asked)
     assert 1 <= len(front.trials) <= 5
     assert front.best
     assert not (tmp_path / "state").exists()
@@ -173,3 +172,43 @@ def test_the_front_is_drawn_kept_and_resumed(tmp_path: Path) -> None:
     assert front.to_svg().startswith("<svg")
     assert front.to_svg().count("<circle") == len(front.trials) + 1
     assert json.loads(front.to_json())["trials"][0]["choices"]
+
+
+def test_the_same_command_again_finds_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    judged = labelled(tmp_path, model)
+    monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
+    asked: dict[str, Any] = {"evaluation": judged, "max_drop": 0.1, "scheme": QUICK, "trials": 4, "threads": 1}
+    first = onnxlr.rewrite(model, **asked)
+    (kept,) = (tmp_path / "cache" / "searches").iterdir()
+    before = kept.stat().st_mtime_ns
+    again = onnxlr.rewrite(model, **asked)
+    assert kept.stat().st_mtime_ns == before
+    assert again.plan == first.plan
+    assert again.model.SerializeToString(deterministic=True) == first.model.SerializeToString(deterministic=True)
+    assert again.summary.searched is not None
+    assert first.summary.searched is not None
+    assert again.summary.searched.trials == first.summary.searched.trials
+    labelled(tmp_path, model, 240)
+    onnxlr.rewrite(model, **asked)
+    assert len(list((tmp_path / "cache" / "searches").iterdir())) == 2
+
+
+def test_an_interrupted_front_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, state = classifier(), tmp_path / "state"
+    monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
+    asked: dict[str, Any] = {"scheme": "basis", "trials": 4, "threads": 1, "state": state}
+
+    def stop(stage: str, share: float) -> None:
+        if stage == "search" and share >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        onnxlr.search(model, **asked, progress=stop)
+    kept = {trial["faster"] for trial in json.loads(state.read_text())["trials"]}
+    assert len(kept) == 2
+    front = onnxlr.search(model, **asked)
+    assert kept <= {trial.faster for trial in front.trials}
+    state.write_text(json.dumps({"onnxlr_search_state": 1, "setting": "other", "baseline": None, "trials": []}))
+    with pytest.raises(UsageError, match="state of another search"):
+        onnxlr.search(model, **asked)

@@ -12,7 +12,7 @@ from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
 from onnxlr.cost.turns import clock_of
 from onnxlr.errors import ModelError
 from onnxlr.model_io import dense_size, runnable
-from onnxlr.report.searched import LayerTime, Trial
+from onnxlr.report.searched import Baseline, LayerTime, Trial
 from onnxlr.target import bind, seeded_feeds
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from onnxlr.model_io import Model
     from onnxlr.planning.plan import Choice
     from onnxlr.prepare import Prepared
-    from onnxlr.search.table import Option, Table
-    from onnxlr.search.verify import Verifier
+    from onnxlr.searching.table import Option, Table
+    from onnxlr.searching.verify import Verifier
     from onnxlr.target import Feeds, Target
     from onnxlr_passes.sites import Site
 
@@ -48,8 +48,7 @@ class Workbench:
     verifier: Verifier
     original: Callable[[], None]
     feeds: Feeds
-    original_ms: float
-    dense_ms: Mapping[str, float]
+    baseline: Baseline
 
     def build(self, choices: Sequence[Choice]) -> Built:
         """Fit and write the chains."""
@@ -81,7 +80,7 @@ class Workbench:
             agreement=verdict.agreement,
             shift=verdict.shift,
             met=False,
-            layers=self._layers(built, picks),
+            layers=self._layers(built, picks, self.baseline.original_ms / gain.ratio),
             errors=tuple((site, option.error) for site, option in picks.items() if option.scheme is not None),
         )
         return trial, built
@@ -97,7 +96,7 @@ class Workbench:
         before, after = min(tried, key=lambda pair: (not stable(*pair), pair[0].spread + pair[1].spread))
         return before, after, len(tried)
 
-    def _layers(self, built: Built, picks: Mapping[str, Option]) -> tuple[LayerTime, ...]:
+    def _layers(self, built: Built, picks: Mapping[str, Option], latency_ms: float) -> tuple[LayerTime, ...]:
         """Return each chain's time within the whole model."""
         sites = [one.workload.site for one in built.made]
         try:
@@ -105,9 +104,11 @@ class Workbench:
         except ModelError:  # without a trace the layers' own times stay unknown
             realised: dict[str, float] = {}
         else:
-            realised = layer_times(seen, sites)
+            realised = layer_times(seen, sites, latency_ms)
         return tuple(
-            LayerTime(site.key, site.label, picks[site.key].ms, self.dense_ms.get(site.key), realised.get(site.key))
+            LayerTime(
+                site.key, site.label, picks[site.key].ms, self.baseline.layers_ms.get(site.key), realised.get(site.key)
+            )
             for site in sites
         )
 
@@ -125,8 +126,9 @@ def workbench(
     calibration: Calibration | None,
     verifier: Verifier,
     seed: int,
+    known: Baseline | None = None,
 ) -> Iterator[Workbench]:
-    """Open the original and profile it once.
+    """Open the original; time and profile it where its latencies are not ``known``.
 
     Raises
     ------
@@ -135,20 +137,24 @@ def workbench(
     """
     (feeds,) = seeded_feeds(model.proto, prepared.shapes, seed=seed)
     sites = [workload.site for workload in prepared.workloads]
-    try:
-        dense = layer_times(profile(prepared.proto, model.folder, target, feeds, PROFILING), sites)
-    except ModelError:
-        dense = {}
     with runnable(model.proto, model.folder) as source:
         original = bind(target.session(source), feeds)
-        (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
-        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, timing.median_ms, dense)
+        if known is None:
+            (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
+            try:
+                seen = profile(prepared.proto, model.folder, target, feeds, PROFILING)
+                dense = layer_times(seen, sites, timing.median_ms)
+            except ModelError:  # without a trace the layers' own times stay unknown
+                dense = {}
+            known = Baseline(timing.median_ms, dense)
+        yield Workbench(model, prepared, target, calibration, verifier, original, feeds, known)
 
 
-def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:
-    """Return the milliseconds of every site in a profiled run, its chain's nodes summed, by site key.
+def layer_times(seen: Profile, sites: Sequence[Site], latency_ms: float) -> dict[str, float]:
+    """Return the milliseconds of every site within a run of ``latency_ms``, its chain's nodes summed, by site key.
 
-    What the trace does not show, such as a layer fused into another, is left out.
+    Of the profiled run, which tracing and a busy machine make longer, only the shares count. What the trace does not
+    show, such as a layer fused into another, is left out.
     """
     found: dict[str, float] = {}
     for site in sites:
@@ -158,6 +164,6 @@ def layer_times(seen: Profile, sites: Sequence[Site]) -> dict[str, float]:
             for node in seen.nodes
             if node.scope == site.scope and (node.output == site.output or node.output.startswith(prefix))
         ]
-        if times:
-            found[site.key] = sum(times)
+        if times and seen.kernels_ms > 0.0:
+            found[site.key] = sum(times) * latency_ms / seen.kernels_ms
     return found

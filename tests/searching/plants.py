@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxlr.build import Built
 from onnxlr.planning.candidates import Workload
 from onnxlr.report.searched import LayerTime, Trial
-from onnxlr.search.course import Course
-from onnxlr.search.ledger import Ledger
-from onnxlr.search.table import Option, Row, Table
+from onnxlr.searching.course import Course
+from onnxlr.searching.ledger import Ledger
+from onnxlr.searching.table import Option, Row, Table
 from onnxlr_passes.extents import Extent
 from onnxlr_passes.sites import locate
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxlr.planning.plan import Choice
-    from onnxlr.search.goals import Goals
+    from onnxlr.searching.goals import Goals
 
 RANKS = (4, 8, 12, 16, 24, 32, 48)
 
@@ -44,13 +44,13 @@ def table(sharpness: Sequence[float]) -> Table:
     """Layers of 1 ms each, 1 ms besides; a layer's error falls the faster with its rank the greater its sharpness."""
     rows = []
     for workload, sharp in zip(workloads(len(sharpness)), sharpness, strict=True):
-        dense = Option(None, (), 1.0, 36_864, 36_864, 0.0)
+        dense = Option(None, (), 1.0, 36_864, 4 * 36_864, 0.0)
         options = tuple(
-            Option("basis", (rank,), rank / 64, 576 * rank, 640 * rank, float(np.exp(-sharp * rank / 64)))
+            Option("basis", (rank,), rank / 64, 576 * rank, 4 * 640 * rank, float(np.exp(-sharp * rank / 64)))
             for rank in RANKS
         )
         rows.append(Row(workload, dense, options))
-    return Table(tuple(rows), 1.0 + len(rows), 0, 4 * 36_864 * len(rows), 4)
+    return Table(tuple(rows), 1.0 + len(rows), 0, 4 * 36_864 * len(rows))
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class Plant:
             "macs": sum(
                 options[row.site].macs if row.site in options else row.dense.macs for row in self.original.rows
             ),
-            "size": 4 * sum(o.parameters for o in options.values()),
+            "size": sum(o.size for o in options.values()),
         }
         trial = Trial(
             choices=choices,

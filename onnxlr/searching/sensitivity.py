@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxlr.report.searched import Trial
-    from onnxlr.search.allocation import Rule
+    from onnxlr.searching.allocation import Rule
 
 RIDGE = 0.3
 MOST = 2.0

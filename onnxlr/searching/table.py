@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnx import helper
+
 from onnxlr.cost.placement import Task, placement_of
 from onnxlr.planning.plan import Choice
 from onnxlr.schemes.registry import by_name
@@ -20,13 +22,13 @@ _MS = 1e3  # milliseconds in a second
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One thing a layer could be; ``scheme`` None is the layer as it is. ``ms``, ``macs``, ``parameters`` are costs."""
+    """One thing a layer could be, with what it costs; ``scheme`` None is the layer as it is. ``size`` is in bytes."""
 
     scheme: str | None
     ranks: tuple[int, ...]
     ms: float
     macs: int
-    parameters: int
+    size: int
     error: float
 
 
@@ -51,13 +53,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """The rows; ``other_macs``, ``original_ms`` and ``bytes_each`` (of a parameter) turn sums into whole models."""
+    """The rows; ``original_ms``, ``other_macs`` and ``size`` (bytes), the original's, turn sums into whole models.
+
+    ``gain`` is how much of what layers save, measured alone, the whole model saves.
+    """
 
     rows: tuple[Row, ...]
     original_ms: float
     other_macs: int
     size: int
-    bytes_each: int
+    gain: float = 1.0
 
     @property
     def macs(self) -> int:
@@ -65,9 +70,9 @@ class Table:
         return self.other_macs + sum(row.dense.macs for row in self.rows)
 
     def predicted_ms(self, picks: Mapping[str, Option]) -> float:
-        """Return the latency of the whole model: the original's, less what each chosen layer saves."""
+        """Return the latency of the whole model: the original's, less what the chosen layers save, times the gain."""
         saved = sum(row.dense.ms - picks[row.site].ms for row in self.rows if row.site in picks)
-        return max(self.original_ms - saved, 1e-6)
+        return max(self.original_ms - self.gain * saved, 1e-3 * self.original_ms)
 
     @property
     def fastest(self) -> float:
@@ -137,17 +142,18 @@ def tabulate(
     rows = []
     for of, cost in zip(choices, costs, strict=True):
         workload = of.workload
-        dense = Option(None, (), cost.dense.seconds * _MS, workload.macs, workload.site.parameters, 0.0)
+        each = helper.tensor_dtype_to_np_dtype(workload.site.dtype).itemsize
+        dense = Option(None, (), cost.dense.seconds * _MS, workload.macs, workload.site.parameters * each, 0.0)
         options = [
             Option(
                 candidate.scheme,
                 candidate.ranks,
                 chain.seconds * _MS,
                 candidate.macs,
-                by_name(candidate.scheme).template(workload.shape, candidate.ranks).parameters,
+                by_name(candidate.scheme).template(workload.shape, candidate.ranks).parameters * each,
                 candidate.error,
             )
             for candidate, chain in zip(of.of_each, cost.chains, strict=True)
         ]
         rows.append(Row(workload, dense, tuple(option for option in options if option.ms < dense.ms)))
-    return Table(tuple(rows), original_ms, other_macs, size, 4)
+    return Table(tuple(rows), original_ms, other_macs, size)

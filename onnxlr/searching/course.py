@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from onnxlr.search.allocation import RULES, Rule, allocate
-from onnxlr.search.sensitivity import refitted
+from onnxlr.searching.allocation import RULES, Rule, allocate
+from onnxlr.searching.sensitivity import refitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from onnxlr.build import Built
     from onnxlr.planning.plan import Choice
     from onnxlr.report.searched import LayerTime, Trial
-    from onnxlr.search.goals import Goals
-    from onnxlr.search.ledger import Ledger
-    from onnxlr.search.table import Option, Table
+    from onnxlr.searching.goals import Goals
+    from onnxlr.searching.ledger import Ledger
+    from onnxlr.searching.table import Option, Table
 
-_LEAST_FACTOR, _MOST_FACTOR = 0.5, 2.0
+_LEAST_FACTOR, _MOST_FACTOR = 0.5, 30.0
 """A correction of a layer's latency by the full model stays within this."""
+_LEAST_GAIN, _MOST_GAIN = 0.7, 1.4
+"""So does one of all that is saved."""
 
 
 class Bench(Protocol):
-    """Where plans are tried; see ``onnxlr.search.workbench.Workbench``."""
+    """Where plans are tried; see ``onnxlr.searching.workbench.Workbench``."""
 
     def build(self, choices: Sequence[Choice]) -> Built:
         """Fit and write the chains."""
@@ -67,6 +69,7 @@ class Course:
         self.rule: Rule = RULES[0]
         self.weights: dict[str, float] = {}
         self.factors: dict[str, float] = {}
+        self.gain = 1.0
         self.dense: set[str] = set()
         self.trials: list[Trial] = []
         self.kept: tuple[Trial, Built] | None = None
@@ -77,7 +80,7 @@ class Course:
     @property
     def table(self) -> Table:
         """The options as they are known by now."""
-        return self._table.without(self.dense).corrected(self.factors)
+        return replace(self._table.without(self.dense).corrected(self.factors), gain=self.gain)
 
     @property
     def left(self) -> int:
@@ -146,14 +149,21 @@ class Course:
         return replace(trial, met=met)
 
     def _learn(self, trial: Trial) -> None:
-        """Correct latencies by what the full model showed, halfway, for each trial has its own noise."""
+        """Correct latencies by what the full model showed: chains halfway by the trace, then their sum by the whole.
+
+        The trace of single layers is noisy and adds to the many short ones of a chain; the whole was timed by turns.
+        """
         dense = {row.site: row.dense.ms for row in self._table.rows}
+        expected = 0.0
         for layer in trial.layers:
-            seen = realised_ratio(layer)
-            predicted = layer.predicted_ms / dense[layer.site]
-            if seen is not None and predicted > 0.0:
-                factor = self.factors.get(layer.site, 1.0) * (seen / predicted) ** 0.5
-                self.factors[layer.site] = min(max(factor, _LEAST_FACTOR), _MOST_FACTOR)
+            before = self.factors.get(layer.site, 1.0)
+            seen, predicted = realised_ratio(layer), layer.predicted_ms / dense[layer.site]
+            change = 1.0 if seen is None or predicted <= 0.0 else (seen / predicted) ** 0.5
+            self.factors[layer.site] = min(max(before * change, _LEAST_FACTOR), _MOST_FACTOR)
+            expected += dense[layer.site] - layer.predicted_ms / before * self.factors[layer.site]
+        saved = self._table.original_ms * (1.0 - 1.0 / trial.faster)
+        if expected > 0.0 and saved > 0.0:
+            self.gain = min(max(saved / expected, _LEAST_GAIN), _MOST_GAIN)
 
 
 def realised_ratio(layer: LayerTime) -> float | None:

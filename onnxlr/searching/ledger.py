@@ -1,4 +1,4 @@
-"""Trials remembered, in a file where one is named: an interrupted search goes on where it was."""
+"""Trials remembered, in a file where one is named: a search that is begun again goes on where it was."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from onnxlr.errors import UsageError
+from onnxlr.errors import ModelError, UsageError
 from onnxlr.model_io import write_text
 from onnxlr.planning.plan import Choice
-from onnxlr.report.searched import LayerTime, Trial
+from onnxlr.report.searched import Baseline, LayerTime, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,10 @@ Key = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 class Ledger:
-    """Trials by plan. With a ``path`` they are read from there, and written whole after each new one.
+    """Trials by plan, and the latencies of the original that plans are made by.
+
+    With a ``path`` they are read from there, and written whole after each new one. ``optional``: a file that cannot be
+    read or written is passed over, for it only saves time.
 
     ``setting`` says what they hold for: model, data, target. A file made for another is refused.
 
@@ -30,12 +33,19 @@ class Ledger:
         When the file cannot be read, or belongs to another search.
     """
 
-    def __init__(self, path: Path | None = None, setting: str = "") -> None:
+    def __init__(self, path: Path | None = None, setting: str = "", *, optional: bool = False) -> None:
         self.path = path
         self.setting = setting
+        self.optional = optional
+        self.baseline: Baseline | None = None
         self._trials: dict[Key, Trial] = {}
         if path is not None and path.exists():
-            self._trials = {key_of(trial.choices): trial for trial in _read(path, setting)}
+            try:
+                self.baseline, trials = _read(path, setting)
+                self._trials = {key_of(trial.choices): trial for trial in trials}
+            except UsageError:
+                if not optional:
+                    raise
 
     def find(self, choices: Sequence[Choice]) -> Trial | None:
         """Return the trial of a plan."""
@@ -45,12 +55,21 @@ class Ledger:
         """Remember a trial."""
         self._trials[key_of(trial.choices)] = trial
         if self.path is not None:
-            data = {
-                "onnxlr_search_state": _VERSION,
-                "setting": self.setting,
-                "trials": [asdict(one) for one in self._trials.values()],
-            }
-            write_text(self.path, json.dumps(data, indent=1, ensure_ascii=False) + "\n", force=True)
+            try:
+                self._write(self.path)
+            except (OSError, ModelError):
+                if not self.optional:
+                    raise
+
+    def _write(self, path: Path) -> None:
+        data = {
+            "onnxlr_search_state": _VERSION,
+            "setting": self.setting,
+            "baseline": self.baseline and asdict(self.baseline),
+            "trials": [asdict(one) for one in self._trials.values()],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n", force=True)
 
 
 def key_of(choices: Sequence[Choice]) -> Key:
@@ -58,7 +77,7 @@ def key_of(choices: Sequence[Choice]) -> Key:
     return tuple(sorted((choice.site, choice.scheme, choice.ranks) for choice in choices))
 
 
-def _read(path: Path, setting: str) -> list[Trial]:
+def _read(path: Path, setting: str) -> tuple[Baseline | None, list[Trial]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("onnxlr_search_state") != _VERSION:
@@ -67,7 +86,8 @@ def _read(path: Path, setting: str) -> list[Trial]:
             raise UsageError(
                 f"{path} is the state of another search (other model, data or target)", "delete it to begin anew"
             )
-        return [_trial(entry) for entry in data["trials"]]
+        baseline = data["baseline"] and Baseline(**data["baseline"])
+        return baseline, [_trial(entry) for entry in data["trials"]]
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})", "check the file and its permissions") from error
     except (ValueError, KeyError, TypeError) as error:

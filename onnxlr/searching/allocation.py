@@ -15,8 +15,8 @@ from onnxlr.planning.knapsack import knapsack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from onnxlr.search.goals import Goals
-    from onnxlr.search.table import Option, Table
+    from onnxlr.searching.goals import Goals
+    from onnxlr.searching.table import Option, Table
 
 _WHOLE = 1 - 1e-9
 
@@ -47,14 +47,14 @@ def allocate(
     rows = table.rows
     losses = [[rule.of(option.error) * weights.get(row.site, 1.0) for option in row.all] for row in rows]
     dense_ms = sum(row.dense.ms for row in rows)
-    limits = [([[o.ms for o in row.all] for row in rows], budget_ms - table.original_ms + dense_ms)]
+    limits = [([[o.ms for o in row.all] for row in rows], dense_ms - (table.original_ms - budget_ms) / table.gain)]
     if goals.keep_macs is not None:
         costs = [[float(o.macs) for o in row.all] for row in rows]
         limits.append((costs, goals.keep_macs * table.macs - table.other_macs))
     if goals.max_size is not None:
-        costs = [[float(o.parameters) for o in row.all] for row in rows]
-        dense = sum(row.dense.parameters for row in rows)
-        limits.append((costs, dense - (table.size - goals.max_size * 1e6) / table.bytes_each))
+        costs = [[float(o.size) for o in row.all] for row in rows]
+        dense = sum(row.dense.size for row in rows)
+        limits.append((costs, dense - (table.size - goals.max_size * 1e6)))
     (first, first_limit), *others = limits
     picks = knapsack(first, losses, first_limit, others)
     if picks is None:

@@ -1,0 +1,81 @@
+"""The Python side of ``onnxlr search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxlr import model_io, pipeline
+from onnxlr.cost.cache import default_cache
+from onnxlr.opening import calibration_data, data_options, evaluation_data, shapes_of, target_of
+from onnxlr.parallel import working
+from onnxlr.prepare import Selection
+from onnxlr.progress import silent
+from onnxlr.request import Evaluation, Request
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    import onnx
+
+    from onnxlr.calibration import ImageOptions
+    from onnxlr.opening import Data
+    from onnxlr.progress import Progress
+    from onnxlr.report.front import Front
+
+
+def search(
+    model: str | os.PathLike[str] | onnx.ModelProto,
+    *,
+    scheme: str | Sequence[str] = "auto",
+    data: Data | None = None,
+    samples: int | None = None,
+    images: ImageOptions | None = None,
+    memory: int | str = "4GB",
+    evaluation: str | os.PathLike[str] | None = None,
+    metric: str | Callable[[Any, Any], float] | None = None,
+    eval_share: float = 0.5,
+    peak: float = 1.0,
+    trials: int = 24,
+    cache: bool = True,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    provider: str = "cpu",
+    threads: int = 0,
+    simplify: bool = True,
+    seed: int = 0,
+    jobs: int = 0,
+    state: str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+) -> Front:
+    """Return the models that no other beats in both speed and loss, from slightly faster to the fastest.
+
+    The parameters are those of :func:`onnxlr.rewrite`; ``trials`` models are built. Each of the front has the plan to
+    replay. ``state`` names a file that trials are kept in, so that an interrupted search goes on where it was.
+
+    Raises
+    ------
+    OnnxlrError
+        One of its children, each with the exit code of the command line.
+    """
+    options, judging = data_options(data, evaluation, samples, images, memory, seed)
+    source = model_io.load(model)
+    with (
+        working(jobs),
+        calibration_data(source, data, shapes or {}, options) as calibration,
+        evaluation_data(source, evaluation, shapes or {}, judging) as judged_on,
+    ):
+        request = Request(
+            schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
+            trials=trials,
+            selection=Selection(tuple(include), tuple(exclude)),
+            target=target_of(provider, threads, shapes_of(shapes, calibration, judged_on)),
+            data=calibration,
+            evaluation=None if judged_on is None else Evaluation(judged_on, metric, eval_share, peak),
+            cache=default_cache(use=cache),
+            simplify=simplify,
+            seed=seed,
+        )
+        return pipeline.front(source, request, None if state is None else Path(state), progress)
