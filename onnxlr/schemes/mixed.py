@@ -7,12 +7,18 @@ kernel the first two reach a cross only: what lies in the corners is lost unless
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.schemes.base import Array, Layer, LayerShape, Ranks, blocked
 from onnxlr_passes.chain import Chain, Stage, blank
 from onnxlr_passes.geometry import Geometry
+
+if TYPE_CHECKING:
+    from onnxlr.schemes.base import Array, Layer, LayerShape, Ranks
+
+SHARES = (1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3)
+"""Shares of the dense layer's parameters at which ranks are offered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,19 @@ class Mixed:
         return (min((rank - whole + 1) // 2, full[0]), min((rank - whole) // 2, full[1]), whole)
 
     def candidates(self, shape: LayerShape, block: int) -> tuple[Ranks, ...]:
-        """Return equal arms, with as many full filters or none."""
-        arms = blocked(min(self.full_rank(shape)[:2]), shape, block, most=4)
-        return tuple((arm, arm, whole) for arm in arms for whole in (0, arm))
+        """Return equal arms with as many full filters or none: block multiples at some shares of the parameters."""
+        limit = min(self.full_rank(shape)[:2])
+        kh, kw = shape.geometry.kernel
+        cross = shape.S * (kh + kw) + 2 * shape.T
+        found = set()
+        for whole, each in ((0, cross), (1, cross + shape.S * shape.taps + shape.T)):
+            for share in SHARES:
+                wanted = share * shape.T * shape.S * shape.taps / each
+                unit = block if wanted >= block else next((u for u in (8, 4, 2) if u <= wanted), 1)
+                arm = int(wanted / unit) * unit
+                if 0 < arm < limit:
+                    found.add((arm, arm, whole * arm))
+        return tuple(sorted(found))
 
     def template(self, shape: LayerShape, ranks: Ranks) -> Chain:
         """Return the chain with blank weights."""
