@@ -103,6 +103,8 @@ def run(build: Path, options: TrainOptions, samples: int | None, threads: int) -
         rows[-1]["seconds"] = round(tuned.summary.seconds)
         show(rows)
     work.replace(build / "charnet.ft.onnx")
+    for number in range(1, len(STAGES) + 1):
+        (build / f"stage{number}.checkpoint").unlink(missing_ok=True)
     return rows
 
 
