@@ -128,7 +128,7 @@ def improve(course: Course, goals: Goals) -> None:
     """
     if course.best is None:
         return
-    mark = log(course.best.predicted) + STEP
+    mark = log(course.best.faster) + STEP
     idle = 0
     for direction in _directions(course):
         if course.left <= 0 or mark > log(course.table.fastest) + CLOSE or idle > _IDLE:
@@ -142,7 +142,7 @@ def improve(course: Course, goals: Goals) -> None:
         idle = 0
         course.learn_weights()
         if goals.accurate(attempt.trial.loss):
-            mark = max(log(attempt.trial.predicted), mark) + STEP
+            mark = max(log(attempt.trial.faster), mark) + STEP
 
 
 def _directions(course: Course) -> Iterator[dict[str, float]]:
