@@ -33,10 +33,10 @@ class Calibrated:
         expect: Callable[[Ranks], float],
         fit: Callable[[Ranks], Chain],
     ) -> Calibrated:
-        """Compare, at a low and a high rank, what is expected with what a fit reaches."""
+        """Compare, at some ranks, what is expected with what a fit reaches; nothing is gained where all is lost."""
         ranks = scheme.candidates(part.layer.shape, BLOCK)
-        pairs = []
-        for index in sorted({len(ranks) // 4, 3 * len(ranks) // 4}) if ranks else ():
+        pairs = [(1.0, 1.0)]
+        for index in sorted({0, len(ranks) // 2, len(ranks) - 1}) if ranks else ():
             expected = expect(ranks[index])
             if expected > 0.0:
                 pairs.append((expected, min(part.error(fit(ranks[index])) / expected, 1.0)))

@@ -36,12 +36,8 @@ def calibrations(schemes: Sequence[Scheme], observed: Observed) -> dict[str, Cal
     part = observed.sample()
     found: dict[str, Calibrated] = {}
     for scheme in schemes:
-        if scheme.refusal(part.layer.shape) is not None:
-            continue
-        if isinstance(scheme, Cp3 | Cp4):
+        if isinstance(scheme, Cp3 | Cp4) and scheme.refusal(part.layer.shape) is None:
             found[scheme.name] = FittedCp(scheme, part).calibrate()
-        elif isinstance(scheme, Mixed):
-            found[scheme.name] = FittedMixed(scheme, part).calibrate()
     return found
 
 
@@ -52,7 +48,7 @@ def fitted_solver(scheme: Scheme, observed: Observed, calibrated: Calibrated = U
     if isinstance(scheme, Cp3 | Cp4):
         return FittedCp(scheme, observed, calibrated)
     if isinstance(scheme, Mixed):
-        return FittedMixed(scheme, observed, calibrated)
+        return FittedMixed(scheme, observed)
     if isinstance(scheme, Projection | Separable | Tucker2Scheme | Asym3d):
         return BetterOfTwo(FittedLift(scheme, observed), scheme, observed)
     raise ValueError(f"no fit to data for {scheme.name}")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import cho_solve
 
 from onnxlr.schemes.base import leading
-from onnxlr.schemes.calibrated import UNCORRECTED, Calibrated
+from onnxlr.schemes.calibrated import Calibrated
 from onnxlr.schemes.metric import Covariance, factor
 from onnxlr.schemes.mixed import branches, window
 from onnxlr.schemes.observed import Observed, fill, regress_last
@@ -36,7 +36,6 @@ class FittedMixed:
 
     scheme: Mixed
     observed: Observed
-    calibrated: Calibrated = UNCORRECTED
 
     @cached_property
     def _windows(self) -> tuple[NDArray[np.int64], ...]:
@@ -64,11 +63,13 @@ class FittedMixed:
 
     def error(self, ranks: Ranks) -> float:
         """Return the relative error to expect on the data."""
-        return self.calibrated.error(self.expected(ranks))
+        return self._calibrated.error(self.expected(ranks))
 
-    def calibrate(self) -> Calibrated:
-        """Return what expectations are worth on this layer."""
-        return Calibrated.on(self.scheme, self.observed, self.expected, self.chain)
+    @cached_property
+    def _calibrated(self) -> Calibrated:
+        """What the weights tell of the outputs differs from layer to layer, so each is looked at."""
+        part = FittedMixed(self.scheme, self.observed.sample())
+        return Calibrated.on(self.scheme, part.observed, part.expected, part.chain)
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the fitted chain at (m_h, m_v, m_f)."""
