@@ -25,12 +25,13 @@ lint: $(VENV)/.dev  ## ruff, mypy, pyright and the layers; changes nothing
 	$(RUN) -m pyright --pythonpath $(RUN)
 	$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.dev  ## measure chains, command line and CP solver on generated models; some minutes
+bench: $(VENV)/.dev  ## measure chains, command line, CP solver and accuracy without training; some minutes
 	$(RUN) tests/benchmarks/generate.py build/bench/residual.onnx
 	$(RUN) tests/benchmarks/generate.py build/bench/narrow.onnx --width 16
 	$(RUN) tests/benchmarks/bench_chains.py
 	$(RUN) tests/benchmarks/bench_cli.py --model build/bench/residual.onnx
 	$(RUN) tests/benchmarks/bench_cp.py --model build/bench/narrow.onnx --kernels 3 --every 5 --starts 1
+	$(RUN) -m tests.benchmarks.bench_accuracy --samples 256 --scheme basis separable --keep 0.2
 
 picture: $(VENV)/.core  ## draw the README's picture from a run of the demo
 	$(RUN) docs/picture.py

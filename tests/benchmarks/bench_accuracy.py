@@ -1,0 +1,234 @@
+"""What accuracy is left without training: a baseline, and what each part of fitting to data earns.
+
+    python -m tests.benchmarks.bench_accuracy [--model MODEL --data PATH --test PATH] [--keep 0.5 0.2] [--scheme auto]
+
+For every share of the MACs: BALF's rule (``basis`` on every layer, fitted alone), then, for each family alone and for
+``auto``, factors of the weights only, factors fitted to what the original's layers see (``data``), and the rewrite of
+``onnxlr rewrite --data``, whose layers are fitted one after the other to what they then receive (``refit``). The last
+two follow the same plan. Without arguments the sample network and its data are used. ``--rewritten`` judges models
+made before as well. Prints a line for each model, then a Markdown table, and writes all figures as JSON.
+"""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import onnxlr
+from onnxlr import model_io
+from onnxlr.calibration import ImageOptions
+from onnxlr.errors import BudgetError, OnnxlrError
+from onnxlr.evaluation import EvaluationData, Evaluator, Judge, choose_metric, drop
+from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
+from onnxlr.prepare import Selection, prepare
+from onnxlr.schemes.registry import families
+from tests.benchmarks.accuracy_table import WAYS, Row, as_json, heading, markdown
+from tests.benchmarks.layer_by_layer import Made, Subject, balf_choices, fitted_alone, look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from onnxlr.evaluation import Scored
+
+SAMPLE = Path(__file__).parents[2] / "samples" / "charnet"
+PRESETS = {"imagenet": ImageOptions.imagenet, "caffe": ImageOptions.caffe, "unit": ImageOptions}
+BASELINE = "balf"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """Everything a row is made with; ``more`` are further samples for agreement and KL."""
+
+    options: argparse.Namespace
+    subject: Subject
+    judged: Evaluator
+    more: Evaluator | None
+
+    def row(self, way: str, scheme: str, keep: float | None, made: Made, seconds: float) -> Row:
+        """Judge a model."""
+        scored = self.judged.score(made.proto)
+        agreement, away = self._pooled(scored, made)
+        value, lost = scored.estimate, drop(self.judged.original, scored)
+        return Row(
+            way=way,
+            scheme=scheme,
+            keep=keep,
+            kept=made.kept,
+            value=value.value,
+            error=value.error,
+            lost=lost.value,
+            lost_error=lost.error,
+            agreement=agreement,
+            kl=None if agreement is None else away,
+            l2=sqrt(away) if agreement is None else None,
+            seconds=seconds,
+        )
+
+    def _pooled(self, scored: Scored, made: Made) -> tuple[float | None, float]:
+        """Return agreement and shift, over both sets of samples where there are two."""
+        if self.more is None:
+            return scored.agreement, scored.shift
+        other = self.more.score(made.proto)
+        share = scored.samples / (scored.samples + other.samples)
+        shift = share * scored.shift + (1.0 - share) * other.shift
+        if scored.agreement is None or other.agreement is None:
+            return None, shift
+        return share * scored.agreement + (1.0 - share) * other.agreement, shift
+
+
+def main() -> int:
+    """Print the tables; return an exit code of the command line."""
+    options = _options()
+    try:
+        with ExitStack() as stack:
+            bench = _bench(options, stack)
+            _report(bench)
+    except OnnxlrError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _bench(options: argparse.Namespace, stack: ExitStack) -> Bench:
+    """Open the model and the data, and run the original over them."""
+    model = model_io.load(options.model)
+    images = _images(options) if is_folder(options.data) or is_folder(options.test) else None
+    reading, judging = data_options(options.data, options.test, options.samples, images, options.memory, options.seed)
+    source = stack.enter_context(calibration_data(model, options.data, {}, reading))
+    test = stack.enter_context(evaluation_data(model, options.test, {}, judging))
+    if source is None or test is None:
+        raise AssertionError("both paths are given")
+    target = target_of("cpu", options.threads, shapes_of(None, source, test))
+    metric = choose_metric(options.metric, model.proto, model.folder, target, test, options.peak)
+    judged = Evaluator(Judge(metric, model.proto, model.folder, target), test)
+    more = None
+    if options.pool:
+        free = choose_metric(None, model.proto, model.folder, target, EvaluationData(source, None), options.peak)
+        more = Evaluator(Judge(free, model.proto, model.folder, target), EvaluationData(source, None))
+    return Bench(options, look(model, target, source, options.seed), judged, more)
+
+
+def _report(bench: Bench) -> None:
+    """Print every row as it comes; the file has all so far, whatever stops the run."""
+    options, original = bench.options, bench.judged.original
+    metric = bench.judged.judge.metric
+    samples = bench.subject.calibration.samples
+    print(f"{options.name}: {original.samples} test samples, factors fitted to {samples}")
+    print(heading(metric.name, metric.unit, classes=original.agreement is not None))
+    about: dict[str, object] = {"model": options.name, "metric": metric.name, "fitted_samples": samples}
+    about["test_samples"] = original.samples
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in _rows(bench):
+        print(row.text(metric.unit), flush=True)
+        rows.append(row)
+        options.json.write_text(as_json(rows, about), encoding="utf-8")
+    print()
+    print(markdown(rows, metric.unit, options.name))
+
+
+def _rows(bench: Bench) -> Iterator[Row]:
+    """Make and judge one model after the other."""
+    subject = bench.subject
+    yield bench.row("original", "", None, Made(subject.model.proto, 1.0), 0.0)
+    for path in bench.options.rewritten:
+        given = model_io.load(path)
+        target = bench.judged.judge.target
+        kept = prepare(given, target, Selection(), simplify=False).macs / subject.prepared.macs
+        yield bench.row("given", path.stem, None, Made(given.proto, kept), 0.0)
+    for keep in bench.options.keep:
+        if BASELINE in bench.options.ways:
+            yield from _baseline(bench, keep)
+        for scheme in bench.options.scheme or (*families(), "auto"):
+            try:
+                yield from _ablation(bench, scheme, keep)
+            except BudgetError as error:
+                print(f"{keep:5g} {scheme}: {error}")
+
+
+def _baseline(bench: Bench, keep: float) -> Iterator[Row]:
+    start = perf_counter()
+    try:
+        made = fitted_alone(bench.subject, balf_choices(bench.subject, keep))
+    except BudgetError as error:
+        print(f"{keep:5g} BALF rule: {error}")
+        return
+    yield bench.row("BALF rule", "basis", keep, made, perf_counter() - start)
+
+
+def _ablation(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
+    """Yield the rows of one scheme; those with data follow the plan of the rewrite."""
+    options = bench.options
+    shapes, target = bench.subject.prepared.shapes, bench.judged.judge.target
+    if "weights" in options.ways:
+        start = perf_counter()
+        blind = onnxlr.rewrite(
+            options.model, scheme=scheme, keep_macs=keep, shapes=shapes, threads=target.threads, validate=False
+        )
+        made = Made(blind.model, blind.summary.kept_macs)
+        yield bench.row("weights", scheme, keep, made, perf_counter() - start)
+    if not {"data", "refit"} & set(options.ways):
+        return
+    start = perf_counter()
+    full = onnxlr.rewrite(
+        options.model,
+        scheme=scheme,
+        keep_macs=keep,
+        data=options.data,
+        samples=options.samples,
+        images=_images(options) if is_folder(options.data) else None,
+        memory=options.memory,
+        shapes=shapes,
+        threads=target.threads,
+        validate=False,
+        seed=options.seed,
+    )
+    seconds = perf_counter() - start
+    if "data" in options.ways:
+        start = perf_counter()
+        made = fitted_alone(bench.subject, full.plan.choices)
+        yield bench.row("data", scheme, keep, made, perf_counter() - start)
+    if "refit" in options.ways:
+        yield bench.row("refit", scheme, keep, Made(full.model, full.summary.kept_macs), seconds)
+
+
+def _images(options: argparse.Namespace) -> ImageOptions:
+    return PRESETS[options.image_preset]()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SAMPLE / "charnet.onnx", help="ONNX file")
+    parser.add_argument("--name", help="how the tables call it (default: the file's name)")
+    parser.add_argument("--data", type=Path, default=SAMPLE / "calibration.npz", help="unlabelled calibration data")
+    parser.add_argument("--test", type=Path, default=SAMPLE / "test.npz", help=".npz with labels, or class folders")
+    parser.add_argument("--image-preset", choices=PRESETS, default="unit", help="how image files become inputs")
+    parser.add_argument("--samples", type=int, help="how many samples of --data to use (default: all)")
+    parser.add_argument("--metric", help="top1, top5, psnr, ... (default: what the labels call for)")
+    parser.add_argument("--peak", type=float, default=1.0, help="largest value of a picture, for psnr (default 1)")
+    parser.add_argument("--pool", action="store_true", help="agreement and KL over test and calibration samples both")
+    parser.add_argument(
+        "--keep", type=float, nargs="+", default=[0.5, 0.2], help="shares of the MACs (default 0.5 0.2)"
+    )
+    parser.add_argument("--scheme", nargs="+", help="families or auto (default: each family alone, then auto)")
+    ways = (BASELINE, *WAYS)
+    parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="which models to make (default: all)")
+    parser.add_argument("--rewritten", type=Path, nargs="+", default=[], help="models made before, to judge as well")
+    parser.add_argument("--threads", type=int, default=1, help="threads within an operator (default 1)")
+    parser.add_argument("--memory", default="4GB", help="what fitting may take (default 4GB)")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples and positions drawn (default 0)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench/accuracy.json"), help="file for all figures")
+    options = parser.parse_args()
+    options.name = options.name or options.model.stem
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Models whose layers are each fitted alone, to what the original network shows them, and the baseline made that way.
+
+What bench_accuracy.py compares a rewrite with: no layer takes up what those before it have lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlr.calibrate import Calibration, calibrate
+from onnxlr.errors import BudgetError
+from onnxlr.factorize import factorize
+from onnxlr.planning.candidates import read_layer
+from onnxlr.planning.knapsack import knapsack
+from onnxlr.planning.plan import Choice
+from onnxlr.prepare import Prepared, Selection, prepare
+from onnxlr.schemes.basis import Basis
+from onnxlr.schemes.fitted import FittedBasis, fitted_solver
+from onnxlr.schemes.observed import Observed
+from onnxlr.schemes.registry import by_name
+from onnxlr_passes.decompose import Decompose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from onnxlr.calibration import Source
+    from onnxlr.model_io import Model
+    from onnxlr.planning.candidates import Workload
+    from onnxlr.target import Target
+    from onnxlr_passes.chain import Chain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """A model in normal form, and what its layers see in the calibration data."""
+
+    model: Model
+    prepared: Prepared
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A model and the share of the original's multiply-adds that it keeps."""
+
+    proto: onnx.ModelProto
+    kept: float
+
+
+def look(model: Model, target: Target, source: Source, seed: int) -> Subject:
+    """Run the original over the calibration data once."""
+    prepared = prepare(model, target, Selection(), simplify=True)
+    return Subject(model, prepared, calibrate(prepared, model.folder, target, source, seed, lambda _: None))
+
+
+def balf_choices(subject: Subject, keep: float) -> tuple[Choice, ...]:
+    """Return the ranks of BALF (Gonzalez-Martinez 2025): ``basis`` on every layer, energy kept within the MACs.
+
+    The sum over the layers of their outputs' normalised energy is maximised. Every rank is a candidate, and the
+    knapsack is solved exactly where the paper relaxes it: the baseline is no weaker than the paper's rule.
+
+    Raises
+    ------
+    BudgetError
+        When no ranks are within ``keep`` of the MACs.
+    """
+    metrics, scheme = subject.calibration.metrics(), Basis()
+    able = [w for w in subject.prepared.workloads if w.site.key in metrics and scheme.refusal(w.shape) is None]
+    costs: list[list[float]] = []
+    losses: list[list[float]] = []
+    for workload in able:
+        solver = FittedBasis(scheme, Observed(read_layer(workload.site), metrics[workload.site.key]))
+        (full,) = scheme.full_rank(workload.shape)
+        macs = [workload.extent.macs(scheme.template(workload.shape, (rank,))) for rank in range(1, full + 1)]
+        costs.append([float(workload.macs), *map(float, macs)])
+        losses.append([0.0, *(solver.error((rank,)) ** 2 for rank in range(1, full + 1))])
+    fixed = subject.prepared.macs - sum(workload.macs for workload in able)
+    picks = knapsack(costs, losses, keep * subject.prepared.macs - fixed)
+    if picks is None:
+        raise BudgetError(f"basis alone cannot keep as little as {keep:g} of the MACs")
+    return tuple(
+        Choice(workload.site.key, workload.site.label, scheme.name, (rank,))
+        for workload, rank in zip(able, picks, strict=True)
+        if rank > 0
+    )
+
+
+def fitted_alone(subject: Subject, choices: Sequence[Choice]) -> Made:
+    """Return the model with every chosen chain fitted to its layer's inputs in the original network.
+
+    Each layer's bias makes up for the mean of its error. Layers that the data do not reach are factorized from their
+    weights alone.
+    """
+    workloads = {workload.site.key: workload for workload in subject.prepared.workloads}
+    seen = subject.calibration.seen
+    blind = [choice for choice in choices if choice.site not in seen]
+    made = factorize([workloads[choice.site] for choice in blind], blind, lambda _: None)
+    chains = {one.choice.site: one.chain for one in made}
+    for choice in choices:
+        if choice.site in seen:
+            chains[choice.site] = _chain(subject, workloads[choice.site], choice)
+    saved = sum(workloads[key].macs - workloads[key].extent.macs(chain) for key, chain in chains.items())
+    proto = Decompose(chains, subject.model.folder)(subject.prepared.proto).model
+    return Made(proto, 1.0 - saved / subject.prepared.macs)
+
+
+def _chain(subject: Subject, workload: Workload, choice: Choice) -> Chain:
+    seen = subject.calibration.seen[choice.site]
+    layer = read_layer(workload.site)
+    chain = fitted_solver(by_name(choice.scheme), Observed(layer, seen.metric())).chain(choice.ranks)
+    if workload.site.op == "MatMul":
+        return chain
+    group, columns = seen.mean.shape
+    kernel = chain.contract(layer.geometry).reshape(group, -1, columns)
+    level = seen.answers.mean(axis=0, dtype=np.float64)
+    return chain.with_bias(level - np.einsum("gtd,gd->gt", kernel, seen.mean).reshape(-1))
