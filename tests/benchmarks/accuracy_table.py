@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from onnxlr.evaluation import Unit
 
+BASELINE = "BALF rule"
 WAYS = ("weights", "data", "refit")
 HEADS = {"weights": "weights only", "data": "+ data", "refit": "+ refit"}
 
@@ -71,7 +72,8 @@ def markdown(rows: Sequence[Row], unit: Unit, name: str) -> str:
         row = found.get((way, scheme, keep))
         return "-" if row is None else f"{unit.scale * row.value:.2f}"
 
-    used = [way for way in WAYS if any(row.way == way for row in rows)]
+    baseline = any(row.way == BASELINE for row in rows)
+    used = [way for way in WAYS if any(row.way == way for row in rows) or (way == "data" and baseline)]
     heads = [f"{HEADS[way]}, {keep:g}" for keep in keeps for way in used]
     lines = [f"| {name} | {' | '.join(heads)} |", f"| --- |{' --- |' * len(heads)}"]
     schemes = dict.fromkeys(row.scheme for row in rows if row.way in WAYS)
@@ -79,9 +81,9 @@ def markdown(rows: Sequence[Row], unit: Unit, name: str) -> str:
         f"| `{scheme}` | {' | '.join(cell(way, scheme, keep) for keep in keeps for way in used)} |"
         for scheme in schemes
     ]
-    if any(row.way == "BALF rule" for row in rows):
-        cells = [cell("BALF rule", "basis", keep) if way == "data" else "" for keep in keeps for way in used]
-        lines.append(f"| BALF's rule | {' | '.join(cells)} |")
+    if baseline:
+        cells = [cell(BASELINE, "basis", keep) if way == "data" else "" for keep in keeps for way in used]
+        lines.append(f"| {BASELINE} | {' | '.join(cells)} |")
     start = f"{unit.scale * original.value:.2f} ± {unit.scale * original.error:.2f} {unit.name}"
     return "\n".join([*lines, "", f"Original: {start}."])
 

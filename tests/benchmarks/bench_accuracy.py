@@ -29,7 +29,7 @@ from onnxlr.evaluation import EvaluationData, Evaluator, Judge, choose_metric, d
 from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
 from onnxlr.prepare import Selection, prepare
 from onnxlr.schemes.registry import families
-from tests.benchmarks.accuracy_table import WAYS, Row, as_json, heading, markdown
+from tests.benchmarks.accuracy_table import BASELINE, WAYS, Row, as_json, heading, markdown
 from tests.benchmarks.layer_by_layer import Made, Subject, balf_choices, fitted_alone, look
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "charnet"
 PRESETS = {"imagenet": ImageOptions.imagenet, "caffe": ImageOptions.caffe, "unit": ImageOptions}
-BASELINE = "balf"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +143,7 @@ def _rows(bench: Bench) -> Iterator[Row]:
         kept = prepare(given, target, Selection(), simplify=False).macs / subject.prepared.macs
         yield bench.row("given", path.stem, None, Made(given.proto, kept), 0.0)
     for keep in bench.options.keep:
-        if BASELINE in bench.options.ways:
+        if "balf" in bench.options.ways:
             yield from _baseline(bench, keep)
         for scheme in bench.options.scheme or (*families(), "auto"):
             try:
@@ -158,9 +157,9 @@ def _baseline(bench: Bench, keep: float) -> Iterator[Row]:
     try:
         made = fitted_alone(bench.subject, balf_choices(bench.subject, keep))
     except BudgetError as error:
-        print(f"{keep:5g} BALF rule: {error}")
+        print(f"{keep:5g} {BASELINE}: {error}")
         return
-    yield bench.row("BALF rule", "basis", keep, made, perf_counter() - start)
+    yield bench.row(BASELINE, "basis", keep, made, perf_counter() - start)
 
 
 def _ablation(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
@@ -218,7 +217,7 @@ def _options() -> argparse.Namespace:
         "--keep", type=float, nargs="+", default=[0.5, 0.2], help="shares of the MACs (default 0.5 0.2)"
     )
     parser.add_argument("--scheme", nargs="+", help="families or auto (default: each family alone, then auto)")
-    ways = (BASELINE, *WAYS)
+    ways = ("balf", *WAYS)
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="which models to make (default: all)")
     parser.add_argument("--rewritten", type=Path, nargs="+", default=[], help="models made before, to judge as well")
     parser.add_argument("--threads", type=int, default=1, help="threads within an operator (default 1)")
