@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
     Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-ROWS, ROWS_PER_COLUMN = 32_768, 16
+ROWS, ROWS_PER_COLUMN = 32_768, 8
 """Rows wanted per layer, at least, and per column of its patches: positions are added until there are as many."""
 
 UNSEEN = 1e-2
