@@ -45,7 +45,6 @@ class FitOptions:
 
     pull: float = 3e-3
     ridge: float = 1e-3
-    dense_too: bool = True
     weights: tuple[float, ...] = (0.1, 0.3, 1.0)
     memory: Memory = field(default_factory=Memory)
 

@@ -46,7 +46,7 @@ def refit(
     for done, (place, where) in enumerate(looks, start=1):
         key = place.site.key
         choice = choices.get(key)
-        if choice is None and not (options.dense_too and found):
+        if choice is None and not found:
             continue
         walker.hold = {
             name for later, _ in looks[done:] for name in [later.value, *([later.other] if later.other else [])]

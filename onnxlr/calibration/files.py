@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxlr.calibration.arrays import readable, stored_arrays
+from onnxlr.calibration.arrays import StoredArray, readable, stored_arrays
 from onnxlr.calibration.fit import check_castable, fit_shape, keys_of
 from onnxlr.calibration.images import IMAGE_SUFFIXES, open_images
 from onnxlr.calibration.source import ArrayPart, check_inputs, make_source
@@ -97,15 +97,29 @@ def _array_part(path: Path, inputs: Sequence[Input], given: Mapping[str, tuple[i
     if "" in stored and len(inputs) > 1:
         names = ", ".join(item.name for item in inputs)
         raise ModelError(f"{path} is one array, the model takes {len(inputs)} inputs: {names}", "give an .npz file")
-    keys = keys_of(str(path), inputs, list(stored))
+    arrays = arrays_of(str(path), inputs, stored, given)
+    counts = {item.name: array.shape[0] for item, array in arrays}
+    if len(set(counts.values())) > 1:
+        text = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise ModelError(f"{path}: the arrays have different numbers of samples: {text}", "give as many for each input")
+    return ArrayPart(str(path), tuple(arrays))
+
+
+def arrays_of(
+    where: str, inputs: Sequence[Input], stored: Mapping[str, StoredArray], given: Mapping[str, tuple[int, ...]]
+) -> list[tuple[Input, StoredArray]]:
+    """Return every input with its array among those ``stored``, in the shape of samples the model takes.
+
+    Raises
+    ------
+    ModelError
+        When an input has no array, or one of another type or shape.
+    """
+    keys = keys_of(where, inputs, list(stored))
     arrays = []
     for item in inputs:
         array = stored[keys[item.name]]
         check_castable(array.where, item, array.dtype)
         shape = fit_shape(array.where, item, array.shape, given.get(item.name))
         arrays.append((item, replace(array, shape=shape)))
-    counts = {item.name: array.shape[0] for item, array in arrays}
-    if len(set(counts.values())) > 1:
-        text = ", ".join(f"'{name}' {count}" for name, count in counts.items())
-        raise ModelError(f"{path}: the arrays have different numbers of samples: {text}", "give as many for each input")
-    return ArrayPart(str(path), tuple(arrays))
+    return arrays

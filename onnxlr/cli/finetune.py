@@ -8,7 +8,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from onnxlr.cli.options import Force, JsonFile, ModelPath, Threads
+from onnxlr.cli.options import (
+    Force,
+    JsonFile,
+    ModelPath,
+    Samples,
+    Threads,
+)
 from onnxlr.errors import UsageError
 
 
@@ -45,10 +51,7 @@ def command(
         Optional[Path],  # noqa: UP045
         typer.Option("--out", "-o", help="Where to write; default MODEL with .ft.onnx.", show_default=False),
     ] = None,
-    samples: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
-    ] = None,
+    samples: Samples = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training part, end to end.", min=0)] = 10,
     block_epochs: Annotated[
         int, typer.Option("--block-epochs", help="Passes before that, each rewritten layer alone.", min=0)

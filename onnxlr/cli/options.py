@@ -45,6 +45,43 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.", 
 DrawSeed = Annotated[
     int, typer.Option("--seed", help="Seed of the random inputs, and of which samples --samples takes.", min=0)
 ]
+Scheme = Annotated[
+    list[str],
+    typer.Option(
+        "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
+    ),
+]
+Include = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'; may be repeated."),
+]
+Exclude = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches; may be repeated."),
+]
+DataPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Unlabelled data the factors are fitted to: .npz, .npy, or a folder of those or of images.",
+        show_default=False,
+    ),
+]
+Samples = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
+]
+MemorySize = Annotated[
+    str, typer.Option("--memory", metavar="SIZE", help="What fitting to data may take, about, as 512MB or 4GB.")
+]
+NoSimplify = Annotated[bool, typer.Option("--no-simplify", help="Do not run onnxsim and do not unlist weights first.")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", help="Layers to work on at a time; 0 is one a core. The result does not depend on it.", min=0
+    ),
+]
 EvalPath = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(

@@ -20,18 +20,26 @@ from onnxlr.cli.images import (
     image_options,
 )
 from onnxlr.cli.options import (
+    DataPath,
     DrawSeed,
     EvalPath,
     EvalShare,
+    Exclude,
     Force,
+    Include,
+    Jobs,
     JsonFile,
     KeepMacs,
+    MemorySize,
     Metric,
     ModelPath,
     NoCache,
+    NoSimplify,
     Peak,
     Provider,
     ProviderOption,
+    Samples,
+    Scheme,
     Shapes,
     Threads,
     Trials,
@@ -45,12 +53,7 @@ def command(
         Optional[Path],  # noqa: UP045 - typer reads the annotations at run time
         typer.Option("--out", "-o", help="Where to write; default MODEL with .lr.onnx.", show_default=False),
     ] = None,
-    scheme: Annotated[
-        list[str],
-        typer.Option(
-            "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
-        ),
-    ] = ["auto"],  # noqa: B006 - typer copies it
+    scheme: Scheme = ["auto"],  # noqa: B006 - typer copies it
     keep_macs: KeepMacs = None,
     energy: Annotated[
         Optional[float],  # noqa: UP045
@@ -69,29 +72,10 @@ def command(
             show_default=False,
         ),
     ] = None,
-    include: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'; may be repeated."
-        ),
-    ] = None,
-    exclude: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches; may be repeated."),
-    ] = None,
-    data: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Unlabelled data the factors are fitted to: .npz, .npy, or a folder of those or of images.",
-            show_default=False,
-        ),
-    ] = None,
-    samples: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
-    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    data: DataPath = None,
+    samples: Samples = None,
     image_preset: ImagePreset = None,
     image_size: ImageSize = None,
     image_crop: ImageCrop = None,
@@ -100,10 +84,7 @@ def command(
     image_scale: ImageScale = None,
     image_layout: ImageLayout = None,
     image_order: ImageOrder = None,
-    memory: Annotated[
-        str,
-        typer.Option("--memory", metavar="SIZE", help="What fitting to data may take, about, as 512MB or 4GB."),
-    ] = "4GB",
+    memory: MemorySize = "4GB",
     evaluation: EvalPath = None,
     metric: Metric = None,
     eval_share: EvalShare = 0.5,
@@ -154,9 +135,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan, count and print; run and write no model.")] = False,
     json_file: JsonFile = None,
     force: Force = False,
-    no_simplify: Annotated[
-        bool, typer.Option("--no-simplify", help="Do not run onnxsim and do not unlist weights first.")
-    ] = False,
+    no_simplify: NoSimplify = False,
     no_validate: Annotated[
         bool,
         typer.Option(
@@ -164,12 +143,7 @@ def command(
         ),
     ] = False,
     seed: DrawSeed = 0,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", help="Layers to work on at a time; 0 is one a core. The result does not depend on it.", min=0
-        ),
-    ] = 0,
+    jobs: Jobs = 0,
 ) -> None:
     """Replace convolutions and large linear layers by low-rank chains, and show what that gained and cost.
 

@@ -19,16 +19,24 @@ from onnxlr.cli.images import (
     image_options,
 )
 from onnxlr.cli.options import (
+    DataPath,
     DrawSeed,
     EvalPath,
     EvalShare,
+    Exclude,
     Force,
+    Include,
+    Jobs,
+    MemorySize,
     Metric,
     ModelPath,
     NoCache,
+    NoSimplify,
     Peak,
     Provider,
     ProviderOption,
+    Samples,
+    Scheme,
     Shapes,
     Threads,
     Trials,
@@ -57,25 +65,9 @@ def command(
             show_default=False,
         ),
     ] = None,
-    scheme: Annotated[
-        list[str],
-        typer.Option(
-            "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
-        ),
-    ] = ["auto"],  # noqa: B006 - typer copies it
-    data: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            "--data",
-            metavar="PATH",
-            help="Unlabelled data the factors are fitted to: .npz, .npy, or a folder of those or of images.",
-            show_default=False,
-        ),
-    ] = None,
-    samples: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
-    ] = None,
+    scheme: Scheme = ["auto"],  # noqa: B006 - typer copies it
+    data: DataPath = None,
+    samples: Samples = None,
     image_preset: ImagePreset = None,
     image_size: ImageSize = None,
     image_crop: ImageCrop = None,
@@ -84,38 +76,22 @@ def command(
     image_scale: ImageScale = None,
     image_layout: ImageLayout = None,
     image_order: ImageOrder = None,
-    memory: Annotated[
-        str,
-        typer.Option("--memory", metavar="SIZE", help="What fitting to data may take, about, as 512MB or 4GB."),
-    ] = "4GB",
+    memory: MemorySize = "4GB",
     evaluation: EvalPath = None,
     metric: Metric = None,
     eval_share: EvalShare = 0.5,
     peak: Peak = 1.0,
     trials: Trials = 24,
-    include: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--include", metavar="PATTERN", help="Only nodes whose name matches, as 'layer4*'."),
-    ] = None,
-    exclude: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--exclude", metavar="PATTERN", help="Leave out nodes whose name matches."),
-    ] = None,
+    include: Include = None,
+    exclude: Exclude = None,
     shape: Shapes = None,
     provider: ProviderOption = Provider.CPU,
     threads: Threads = 0,
     no_cache: NoCache = False,
-    no_simplify: Annotated[
-        bool, typer.Option("--no-simplify", help="Do not run onnxsim and do not unlist weights first.")
-    ] = False,
+    no_simplify: NoSimplify = False,
     force: Force = False,
     seed: DrawSeed = 0,
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", help="Layers to work on at a time; 0 is one a core. The result does not depend on it.", min=0
-        ),
-    ] = 0,
+    jobs: Jobs = 0,
 ) -> None:
     """Show what speed costs in accuracy: the models that no other beats in both. Writes no model.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlr.calibration.arrays import stored_arrays
-from onnxlr.calibration.files import files_in, open_source
-from onnxlr.calibration.fit import LABELS, check_castable, fit_shape, keys_of
+from onnxlr.calibration.files import arrays_of, files_in, open_source
+from onnxlr.calibration.fit import LABELS
 from onnxlr.calibration.images import IMAGE_SUFFIXES, open_images
 from onnxlr.calibration.source import ArrayPart, check_inputs, make_source
 from onnxlr.errors import ModelError, UsageError
@@ -136,13 +136,7 @@ def _labelled_part(path: Path, inputs: Sequence[Input], given: Mapping[str, Shap
     label = _label_key(list(stored), [item.name for item in inputs])
     if label is None:
         return None
-    keys = keys_of(str(path), inputs, [key for key in stored if key != label])
-    arrays = []
-    for item in inputs:
-        array = stored[keys[item.name]]
-        check_castable(array.where, item, array.dtype)
-        shape = fit_shape(array.where, item, array.shape, given.get(item.name))
-        arrays.append((item, replace(array, shape=shape)))
+    arrays = arrays_of(str(path), inputs, {key: array for key, array in stored.items() if key != label}, given)
     answers = stored[label]
     counts = {array.where: (array.shape or (0,))[0] for _, array in arrays} | {
         answers.where: (answers.shape or (0,))[0]

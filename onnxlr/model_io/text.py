@@ -22,10 +22,23 @@ def write_text(out: Path, text: str, *, force: bool = False) -> None:
         When it cannot be written.
     """
     check_output(out, force=force)
+    write_bytes(out, text.encode(), force=force)
+
+
+def write_bytes(out: Path, content: bytes | memoryview, *, force: bool = False) -> None:
+    """Write ``content``, whole or not at all.
+
+    Raises
+    ------
+    UsageError
+        When ``out`` exists and ``force`` is not given.
+    ModelError
+        When it cannot be written.
+    """
     try:
         with draft(out) as temporary:
             with create(temporary) as file:
-                file.write(text.encode())
+                file.write(content)
                 sync(file)
             place([(temporary, out)], force=force)
     except FileExistsError as error:

@@ -40,7 +40,7 @@ class Effort:
     """How far to go: ``starts`` of ``sweeps``, the best polished by ``steps`` of ``iterations`` conjugate gradients.
 
     ``cycles`` bound a correction. The polish is done twice, the second time with half the steps; with several starts
-    each gets a third of the steps before they are compared.
+    each gets a third of the steps before they are compared, and those ahead all of the steps before the last choice.
     """
 
     starts: int
@@ -56,7 +56,7 @@ SINGLE = 1e-3
 TOLERANCE = 1e-5
 """Relative gain in error below which sweeps and steps stop."""
 
-SLACKS = (5e-3, 1e-3)
+SLACKS = (5e-3, 3e-4)
 """Shares by which correcting a degenerate fit may raise its error: before the last polish, and after it."""
 
 OVERTAKEN = 25
@@ -67,6 +67,12 @@ FIT = 6e10
 
 DRAFT = 5e9
 """Multiply-adds a fit may take that goes on from there in another metric."""
+
+STARTS, FINALISTS = 48, 3
+"""Most starts of a fit, and how many of them are polished: local minima of small kernels differ by percents."""
+
+DRAFTS = 12
+"""Most starts of a draft."""
 
 SCREEN, KEPT = 12, 2
 """Sweeps after which the starts of a draft are compared, and how many of them go on."""
@@ -155,8 +161,8 @@ class Kernel:
             starts[0] = slice_start(self.spectrum, core, rank, SEED)
         if budget < FIT:
             starts = _screened(core, starts)
-        fits = [_rough(core, start, effort) for start in starts]
-        return _polished(core, min(fits, key=lambda fit: fit[1]), effort)
+        fits = sorted((_rough(core, start, effort) for start in starts), key=lambda fit: fit[1])
+        return _polished(core, _final(core, fits[:FINALISTS], effort), effort)
 
 
 def _screened(core: Slices, starts: list[Factors]) -> list[Factors]:
@@ -175,6 +181,15 @@ def _rough(core: Slices, start: Factors, effort: Effort) -> tuple[Factors, float
     if effort.starts == 1:
         return swept
     return nls(single, swept[0], NlsOptions(effort.steps // 3, effort.iterations, TOLERANCE))
+
+
+def _final(core: Slices, fits: list[tuple[Factors, float]], effort: Effort) -> tuple[Factors, float]:
+    """Return the best of the fits that are ahead, each polished when there are several."""
+    if len(fits) == 1:
+        return fits[0]
+    single = core.astype(np.float32)
+    options = NlsOptions(effort.steps, effort.iterations, TOLERANCE)
+    return min((nls(single, factors, options) for factors, _ in fits), key=lambda fit: fit[1])
 
 
 def _polished(core: Slices, rough: tuple[Factors, float], effort: Effort) -> Factors:
@@ -207,5 +222,5 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, 12))
+    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, STARTS if budget >= FIT else DRAFTS))
     return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)

@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxlr.schemes.cp_als import ridged
 from onnxlr.schemes.cp_tensor import along_tap, balance, tap_product
+from onnxlr.schemes.krylov import conjugate_gradients, promised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,15 +84,15 @@ def polish(problem: Problem, start: Factors) -> Factors:
     for _ in range(steps):
         if here.lost <= 1e-12 * problem.total:
             break
-        step, promised = _step(problem, here, damping, iterations)
+        step, expected = _step(problem, here, damping, iterations)
         there = _look(problem, tuple(f + d for f, d in zip(here.factors, step, strict=True)))
         gain = here.lost - there.lost
-        if promised <= 0.0 or not gain > 0.0:
+        if expected <= 0.0 or not gain > 0.0:
             damping, growth = damping * growth, growth * 2.0
             if growth > 64.0:
                 break
             continue
-        damping *= max(0.2, 1.0 - (2.0 * gain / promised - 1.0) ** 3)
+        damping *= max(0.2, 1.0 - (2.0 * gain / expected - 1.0) ** 3)
         growth = 2.0
         here = there
         if gain <= GAIN * here.lost:
@@ -145,25 +146,8 @@ def _step(problem: Problem, here: _Point, damping: float, iterations: int) -> tu
         return tuple(part + damping * v for part, v in zip(parts, direction, strict=True))
 
     target = tuple(-part for part in here.gradient)
-    x = tuple(np.zeros_like(part) for part in target)
-    left, solved = target, solve(target)
-    direction, energy = solved, _dot(target, solved)
-    goal = 1e-4 * energy
-    for _ in range(iterations):
-        if energy <= goal or energy <= 0.0:
-            break
-        image = apply(direction)
-        curvature = _dot(direction, image)
-        if curvature <= 0.0:
-            break
-        length = energy / curvature
-        x = _axpy(length, direction, x)
-        left = _axpy(-length, image, left)
-        solved = solve(left)
-        before, energy = energy, _dot(left, solved)
-        direction = _axpy(energy / before, direction, solved)
-    curvature = _dot(x, target) - _dot(x, left) - damping * _dot(x, x)
-    return x, 2.0 * _dot(x, target) - curvature
+    step, left = conjugate_gradients(apply, solve, target, iterations)
+    return step, promised(step, target, left, damping)
 
 
 def _blocks(problem: Problem, here: _Point) -> list[tuple[Real, Real]]:
@@ -185,11 +169,3 @@ def _mean(block: Real) -> float:
 def _inverse(block: Real, damping: float) -> Real:
     """Return the inverse of a damped block; the identity where the block is zero."""
     return np.linalg.inv(ridged(block, damping)) if _mean(block) > 0.0 else np.eye(len(block))
-
-
-def _dot(left: Factors, right: Factors) -> float:
-    return float(sum(np.einsum("ir,ir->", a, b) for a, b in zip(left, right, strict=True)))
-
-
-def _axpy(scale: float, x: Factors, y: Factors) -> Factors:
-    return tuple(scale * a + b for a, b in zip(x, y, strict=True))

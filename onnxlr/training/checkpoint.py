@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from onnxlr.errors import ModelError, UsageError
-from onnxlr.model_io.atomic import create, draft, place, sync
-from onnxlr.model_io.save import cannot_write
+from onnxlr.model_io.text import write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,14 +49,7 @@ def save_state(path: Path, fingerprint: str, state: State) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"onnxlr_checkpoint": _FORMAT, "run": fingerprint, "state": _fields(state)}, buffer)
-    try:
-        with draft(path) as temporary:
-            with create(temporary) as file:
-                file.write(buffer.getbuffer())
-                sync(file)
-            place([(temporary, path)], force=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    write_bytes(path, buffer.getbuffer(), force=True)
 
 
 def load_state(path: Path, fingerprint: str) -> State | None:
