@@ -89,7 +89,8 @@ def finetune(
     options
         How to train.
     threads
-        Of torch; 0 is every physical core this process may use. The weights depend on it in their last digits.
+        That share each batch between them; 0 is every physical core this process may use. The weights depend on it in
+        their last digits.
     checkpoint
         A file to go on from where it exists, and to write checkpoints to.
     progress

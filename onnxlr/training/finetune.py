@@ -17,11 +17,12 @@ from onnxlr.training.checkpoint import State, load_state
 from onnxlr.training.confirm import confirm
 from onnxlr.training.data import order_of, split
 from onnxlr.training.executor import TorchGraph
-from onnxlr.training.losses import Criterion, check_labels, outputs_of
+from onnxlr.training.losses import Criterion, check_labels, outputs_of, variances
 from onnxlr.training.machine import deterministic
 from onnxlr.training.summary import FinetuneSummary
 from onnxlr.training.task import Evaluation, Task, answers, fits_cache
 from onnxlr.training.trainer import Phase, Trainer
+from onnxlr.training.workers import workers
 from onnxlr.training.writeback import write_back
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from onnxlr.training.blocks import Block
     from onnxlr.training.data import Samples
     from onnxlr.training.options import TrainOptions
+    from onnxlr.training.workers import Workers
 
+_FEW = 256  # samples that tell the scale of an activation
 _TRAINED = frozenset({torch.float32, torch.float64})
 
 
@@ -78,8 +81,10 @@ def finetune(
         When ONNX Runtime does not compute what was trained.
     """
     began = perf_counter()
-    with deterministic(target.threads):
-        task, notes = _task(model, teacher, samples, options)
+    whole = samples.batch is not None or options.batchnorm  # a batch that cannot be cut, or must not
+    count = 1 if whole else target.threads
+    with deterministic(target.threads if whole else 1), workers(count) as crew:
+        task, notes = _task(model, teacher, samples, options, crew)
         names = _chosen(task, options)
         before = task.evaluate()
         original = {name: task.student.weight(name).detach().clone() for name in _kept(task, names, options)}
@@ -103,7 +108,9 @@ def finetune(
     return Outcome(proto, replace(summary, seconds=perf_counter() - began))
 
 
-def _task(model: Model, teacher: Model | None, samples: Samples, options: TrainOptions) -> tuple[Task, list[str]]:
+def _task(
+    model: Model, teacher: Model | None, samples: Samples, options: TrainOptions, crew: Workers
+) -> tuple[Task, list[str]]:
     """Read the networks and split the samples."""
     student = TorchGraph(model.proto, model.folder)
     mentor = None if teacher is None else TorchGraph(teacher.proto, teacher.folder)
@@ -112,14 +119,17 @@ def _task(model: Model, teacher: Model | None, samples: Samples, options: TrainO
     if mentor is None and samples.labels is None:
         raise UsageError("there is nothing to learn from", "give --teacher, --labels or both")
     train, held = split(samples, options.held_out, options.seed)
-    targets = None if mentor is None else answers(mentor, held)
-    example = targets or answers(student, held)
+    targets = None if mentor is None else answers(mentor, held, crew)
+    example = targets or answers(student, held, crew)
     outputs = outputs_of(student, example, options)
     if samples.labels is not None:
         check_labels(samples.labels, outputs[0], example[outputs[0].name])
     weight = 0.0 if samples.labels is None else 1.0 if mentor is None else options.label_weight
     blocks, notes = _blocks(student, mentor)
-    return Task(student, mentor, train, held, targets, Criterion(outputs, options.temperature, weight), blocks), notes
+    criterion = Criterion(outputs, options.temperature, weight)
+    few = held.take(next(held.slices(_FEW))).inputs
+    scales = {} if mentor is None else variances(mentor, few, [block.output for block in blocks])
+    return Task(student, mentor, train, held, targets, criterion, blocks, scales, crew), notes
 
 
 def _blocks(student: TorchGraph, teacher: TorchGraph | None) -> tuple[tuple[Block, ...], list[str]]:
@@ -195,7 +205,7 @@ def _all_answers(task: Task) -> dict[str, Tensor] | None:
     """Return the teacher's outputs for the training part, unless they are too large to be kept."""
     if task.teacher is None or task.held_targets is None or not fits_cache(task.held_targets, task.train):
         return None
-    found = answers(task.teacher, task.train)
+    found = answers(task.teacher, task.train, task.workers)
     return found if all(len(value) == task.train.count for value in found.values()) else None
 
 

@@ -120,13 +120,16 @@ def check_labels(labels: Tensor, output: Output, example: Tensor) -> None:
         )
 
 
-def activation_loss(outputs: Sequence[str], found: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Return the sum over blocks of ||y - y^||^2 / ||y - mean y||^2, on one batch."""
-    parts = []
-    for name in outputs:
-        wanted = teacher[name]
-        variance = wanted.var(unbiased=False).clamp_min(_TINY)
-        parts.append(functional.mse_loss(found[name], wanted) / variance)
+def variances(graph: TorchGraph, samples: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
+    """Return the variance of each of the values ``names`` on some samples."""
+    with torch.no_grad():
+        found = graph(samples, names) if names else {}
+    return {name: max(float(found[name].double().var(unbiased=False)), _TINY) for name in names}
+
+
+def activation_loss(scales: Mapping[str, float], found: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum over values of mean (y - y^)^2 / var y on one batch; ``scales`` holds the variances by name."""
+    parts = [functional.mse_loss(found[name], teacher[name]) / scale for name, scale in scales.items()]
     return torch.stack(parts).sum()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from onnxlr.progress import Progress
     from onnxlr.training.augment import Augmentation
-    from onnxlr.training.data import Order
+    from onnxlr.training.data import Order, Samples
     from onnxlr.training.options import TrainOptions
     from onnxlr.training.task import Task
+
+    Indices = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 _AUGMENT = 1  # tells the stream of random numbers for augmentation from those for the order
 
@@ -115,34 +117,42 @@ class Trainer:
         self, phase: Phase, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], step: int
     ) -> None:
         set_rate(optimizer, step, phase.order.steps)
-        optimizer.zero_grad()
-        loss = self._loss(phase, step)
-        torch.autograd.backward(loss)
+        chosen = phase.order.at(step)
+        drawn = self.task.train.take(chosen)
+        samples = replace(drawn, inputs=self._augmented(drawn.inputs, phase, step))
+        self.task.student.learning = frozenset() if phase.blockwise else self.learning
+
+        def gradients(part: slice) -> tuple[Tensor | None, ...]:
+            share = (part.stop - part.start) / len(chosen)
+            loss = share * self._loss(phase, samples.take(part), chosen[part])
+            return torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        found = self.task.workers.each(gradients, self.task.workers.parts(len(chosen)))
+        for parameter, parts in zip(parameters, zip(*found, strict=True), strict=True):
+            known = [part for part in parts if part is not None]
+            parameter.grad = torch.stack(known).sum(0) if len(known) > 1 else known[0] if known else None
         nn.utils.clip_grad_norm_(parameters, self.options.clip)
         optimizer.step()
 
-    def _loss(self, phase: Phase, step: int) -> Tensor:
-        task, options = self.task, self.options
-        chosen = phase.order.at(step)
-        samples = task.train.take(chosen)
-        inputs = self._augmented(samples.inputs, phase, step)
+    def _loss(self, phase: Phase, samples: Samples, chosen: Indices) -> Tensor:
+        """Return the mean loss of some samples, those of the training part at ``chosen``, augmented."""
+        task, options, inputs = self.task, self.options, samples.inputs
         if phase.blockwise:
             assert task.teacher is not None
             with torch.no_grad():
                 wanted = task.teacher(inputs, self._outputs)
             found = task.student(inputs, self._outputs, cut=self._outputs)
-            return activation_loss(self._outputs, found, wanted) + self._penalty()
-        task.student.learning = self.learning
+            return activation_loss(task.scales, found, wanted) + self._penalty()
         also = self._outputs if options.activation_weight else ()
         found = task.student(inputs, [*task.student.outputs, *also])
         targets = self._targets(inputs, chosen, also)
         loss = task.criterion(found, targets, samples.labels)
         if also and targets is not None:
-            loss = loss + options.activation_weight * activation_loss(also, found, targets)
+            loss = loss + options.activation_weight * activation_loss(task.scales, found, targets)
         return loss + self._penalty()
 
     def _targets(
-        self, inputs: Mapping[str, Tensor], chosen: np.ndarray[tuple[int, ...], np.dtype[np.int64]], also: Sequence[str]
+        self, inputs: Mapping[str, Tensor], chosen: Indices, also: Sequence[str]
     ) -> Mapping[str, Tensor] | None:
         if self.targets is not None:
             index = torch.from_numpy(chosen)

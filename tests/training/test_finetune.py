@@ -19,6 +19,7 @@ import torch
 import onnxlr
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.progress import silent
+from onnxlr.target import usable_cores
 from onnxlr.training.balance import balance
 from onnxlr.training.blocks import find_blocks, trainable
 from onnxlr.training.executor import TorchGraph
@@ -427,3 +428,21 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
+def test_two_threads_share_a_batch_and_give_the_same_bytes_each_time() -> None:
+    def weights(threads: int) -> dict[str, np.ndarray]:
+        result = onnxlr.finetune(
+            rewritten(TEACHER, "cp4", (6,)),
+            teacher=TEACHER,
+            data=[images(250)],  # an odd batch: the parts are of 17 and 16 samples
+            options=TrainOptions(epochs=2, block_epochs=0, batch=(33,), augment="flip,crop:1"),
+            threads=threads,
+        )
+        return arrays(result.model)
+
+    one, two, again = weights(1), weights(2), weights(2)
+    for name, value in one.items():
+        assert np.array_equal(two[name], again[name])
+        np.testing.assert_allclose(two[name], value, rtol=1e-3, atol=1e-4)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from onnxlr.errors import ModelError
 from onnxlr.training.executor.call import Call, Node, read_node
 from onnxlr.training.executor.constants import to_torch
+from onnxlr.training.executor.fuse import conv_pair, fused
 from onnxlr.training.executor.table import operators
 from onnxlr_passes.scopes import DEFAULT_DOMAINS, default_opset
 
@@ -20,8 +21,19 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from onnxlr.training.executor.call import Operator
+
 OLDEST = 7
 """The first opset whose operators broadcast as they do today."""
+
+
+class Steps:
+    """Nodes in the order they run, their functions, and after which of them a value is used no more."""
+
+    def __init__(self, nodes: tuple[Node, ...], table: Mapping[str, Operator]) -> None:
+        self.nodes = nodes
+        self.calls = tuple(table[node.op] for node in nodes)
+        self.last = {name: at for at, node in enumerate(nodes) for name in node.inputs}
 
 
 class TorchGraph(nn.Module):
@@ -58,8 +70,12 @@ class TorchGraph(nn.Module):
                 f"node {missing[0].label}: the operator {missing[0].op} is not among those that can be trained",
                 "train it in the framework it came from",
             )
-        self._calls = tuple(table[node.op] for node in self.nodes)
-        self._last = {name: at for at, node in enumerate(self.nodes) for name in node.inputs}
+        self._plain = Steps(self.nodes, table)
+        shapes = {name: self.weight(name).shape for name in self._slots}
+        quick = tuple(fused(self.nodes, shapes, self.outputs))
+        self._quick = Steps(quick, {**table, "ConvPair": conv_pair})
+        self._swallowed = {name for node in self.nodes for name in node.outputs}
+        self._swallowed -= {name for node in quick for name in node.outputs}
 
     def weight(self, name: str) -> nn.Parameter:
         """Return the parameter of a floating-point initializer."""
@@ -86,10 +102,12 @@ class TorchGraph(nn.Module):
             returned under such a name is not detached.
         """
         wanted = frozenset(wanted or self.outputs)
-        known: dict[str, Tensor] = {"": torch.empty(0), **feeds, **self._constants}
+        steps = self._quick if self._swallowed.isdisjoint((*wanted, *cut)) else self._plain
+        known: dict[str, Tensor] = {"": torch.empty(0), **self._constants}
+        known.update((name, _laid_out(value)) for name, value in feeds.items())
         known.update((name, self.get_parameter(slot)) for name, slot in self._slots.items())
         found = {name: known[name] for name in wanted if name in known}
-        for at, (node, call) in enumerate(zip(self.nodes, self._calls, strict=True)):
+        for at, (node, call) in enumerate(zip(steps.nodes, steps.calls, strict=True)):
             values = tuple(known[name] if name else None for name in node.inputs)
             made = call(Call(node, values, node.label in self.learning))
             for name, value in zip(node.outputs, made if isinstance(made, tuple) else (made,), strict=False):
@@ -97,7 +115,7 @@ class TorchGraph(nn.Module):
                     found[name] = value
                 known[name] = value.detach() if name in cut else value
             for name in node.inputs:
-                if name and self._last[name] == at and name not in self._slots:
+                if name and steps.last[name] == at and name not in self._slots:
                     known.pop(name, None)
             if len(found) == len(wanted):
                 break
@@ -117,6 +135,11 @@ class TorchGraph(nn.Module):
                 self.register_parameter(slot, nn.Parameter(value, requires_grad=False))
             else:
                 self._constants[tensor.name] = value
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    """Return an image batch with its channels innermost: depthwise and 1x1 convolutions are faster on that."""
+    return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
 
 
 def _checked(node: onnx.NodeProto, opset: int) -> Node:
