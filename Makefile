@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 VENV := .venv
+BARE := .venv-bare
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo picture test lint bench clean
+.PHONY: help demo picture test bare lint bench clean
 
 help:  ## say what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -17,6 +18,9 @@ demo: $(VENV)/.core  ## make the sample network faster, and show what that gaine
 
 test: $(VENV)/.dev  ## run the tests; PYTEST_ADDOPTS adds options
 	$(RUN) -m pytest
+
+bare: $(BARE)/.dev  ## run the tests but those of training, where PyTorch is not installed
+	$(BARE)/bin/python -m pytest
 
 lint: $(VENV)/.dev  ## ruff, mypy, pyright and the layers; changes nothing
 	$(RUN) -m ruff check .
@@ -37,7 +41,7 @@ picture: $(VENV)/.core  ## draw the README's picture from a run of the demo
 	$(RUN) docs/picture.py
 
 clean:  ## remove all that make has made, .venv too
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BARE) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find onnxlr passes tests samples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is older than what it was installed from only when that has changed since.
@@ -50,6 +54,12 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(RUN)
 	@echo "installing onnxlr, PyTorch and the development tools into $(VENV)"
 	$(PIP) --editable ".[dev,train]"
 	@touch $(VENV)/.core $@
+
+$(BARE)/.dev: pyproject.toml constraints.txt
+	@echo "installing onnxlr and the development tools, without PyTorch, into $(BARE)"
+	@$(PYTHON) -m venv $(BARE)
+	$(BARE)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

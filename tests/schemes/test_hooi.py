@@ -45,6 +45,7 @@ def test_the_fit_is_as_good_as_the_reference(tensor: Array) -> None:
 
 
 def test_another_backend_of_the_caller_is_no_matter(tensor: Array) -> None:
+    pytest.importorskip("torch")
     expected = hooi(start(tensor), 5, 3)
     with tensorly.backend_context("pytorch"):
         again = hooi(start(tensor), 5, 3)
