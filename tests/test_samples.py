@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.small import environment
@@ -22,3 +23,23 @@ def test_the_export_script_rewrites_what_both_exporters_give(tmp_path: Path) -> 
     for exporter in ("dynamo", "TorchScript"):
         assert f"{exporter}: 19.8 M MACs before, " in done.stdout
         assert (tmp_path / f"{exporter}.lr.onnx").is_file()
+
+
+def test_cifar10_becomes_files_to_rewrite_train_and_judge_with(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = {split: rng.integers(0, 256, (count, 3, 32, 32), np.uint8) for split, count in (("train", 9), ("test", 4))}
+    labels = {f"{split}_y": np.arange(len(value), dtype=np.uint8) for split, value in images.items()}
+    np.savez(tmp_path / "cifar10.npz", **{f"{split}_x": value for split, value in images.items()}, **labels)
+    command = [sys.executable, str(SAMPLES / "resnet56" / "data.py"), "--cache", str(tmp_path), "--out", str(tmp_path)]
+    command += ["--name", "image", "--mean", "0.5", "0.25", "0", "--std", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 0, done.stderr
+    expected = (images["train"] / 255 - np.reshape([0.5, 0.25, 0], (3, 1, 1))) / 2
+    for name in ("train", "calibration"):
+        with np.load(tmp_path / f"{name}.npz") as archive:
+            assert archive.files == ["image"]
+            assert archive["image"].dtype == np.float32
+            np.testing.assert_allclose(archive["image"], expected, atol=1e-6)
+    with np.load(tmp_path / "test.npz") as archive:
+        assert archive["image"].shape == (4, 3, 32, 32)
+        assert archive["labels"].tolist() == [0, 1, 2, 3]
