@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.schemes.cp_fit import FIT, Kernel
+from onnxlr.schemes.cp_fit import Kernel
 from onnxlr.schemes.cp_start import exact_rank
 from onnxlr_passes.chain import Chain, Stage, blank
 from onnxlr_passes.geometry import Geometry
@@ -129,15 +129,15 @@ class CpSolver:
         """Return the fitted chain at (R,)."""
         (rank,) = ranks
         if rank not in self._fits:
-            self._fits[rank] = self._fitted(rank, FIT)
+            self._fits[rank] = self._chain([kernel.fit(rank) for kernel in self._kernels])
         return self._fits[rank]
 
-    def draft(self, ranks: Ranks, budget: float) -> Chain:
-        """Return a chain at (R,) after about ``budget`` multiply-adds."""
-        return self._fitted(ranks[0], budget)
+    def chains(self, ranks: Ranks, budget: float, most: int) -> list[Chain]:
+        """Return up to ``most`` chains at (R,) after about ``budget`` multiply-adds, the best first."""
+        fits = [kernel.fits(ranks[0], budget, most) for kernel in self._kernels]
+        return [self._chain(list(each)) for each in zip(*fits, strict=False)]
 
-    def _fitted(self, rank: int, budget: float) -> Chain:
-        fits = [kernel.fit(rank, budget) for kernel in self._kernels]
+    def _chain(self, fits: list[Factors]) -> Chain:
         return _chain(self._geometry, self._names, self._stages, fits)
 
     def _estimate(self, rank: int) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.schemes.cp_tensor import balance, grams, mttkrp, others, term_norms, unit
+from onnxlr.schemes.cp_tensor import balance, gram, mttkrp_of, others, term_norms, unit
 
 if TYPE_CHECKING:
     from onnxlr.schemes.base import Array
@@ -24,8 +24,8 @@ DEGENERATE = 4.0
 Orthogonal terms sum to no more than 1. Uncorrected least-squares fits of trained kernels reach 10 to 100.
 """
 
-HALVINGS = 60
-"""Bisections of log rho: more than float64 can tell apart."""
+TRIALS, ROUNDS = 64, 6
+"""Values of log rho tried at once, and how often between the two next to the root: 1e-9 of the first interval."""
 
 ROUNDING = 1e-12
 """What the secular equation may be off by, relative to the kernel's energy."""
@@ -57,8 +57,8 @@ def correct(tensor: Slices, factors: Factors, bound: float, cycles: int, toleran
 def _shrink(tensor: Slices, factors: Factors, mode: int, bound: float) -> Factors:
     """Replace one factor by the least-norm one within the bound, the others at unit norm."""
     units = tuple(unit(factor)[0] for factor in factors)
-    target = mttkrp(tensor, units)[mode]
-    values, vectors = np.linalg.eigh(others(grams(units), mode))
+    target = mttkrp_of(tensor, units, mode)
+    values, vectors = np.linalg.eigh(others([gram(factor) for factor in units], mode))
     turned = target @ vectors
     values = np.maximum(values, 0.0)
     explained = tensor.energy * (1.0 + ROUNDING) - bound**2
@@ -79,15 +79,14 @@ def secular_root(values: Array, energies: Array, explained: float) -> float | No
     if least <= 0.0 or explained <= 0.0:
         return None
 
-    def missing(log_rho: float) -> float:
-        rho = np.exp(log_rho)
-        return float((energies * (values + 2.0 * rho) / np.square(values + rho)).sum()) - explained
-
     low = float(np.log(least))
     high = float(np.log(values.max() + 2.0 * energies.sum() / explained))
-    if missing(low) < 0.0:
-        return None
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2.0
-        low, high = (middle, high) if missing(middle) >= 0.0 else (low, middle)
+    for _ in range(ROUNDS):
+        trials = np.linspace(low, high, TRIALS)
+        rho = np.exp(trials)[:, None]
+        enough = ((values + 2.0 * rho) / np.square(values + rho)) @ energies >= explained
+        if not enough[0]:
+            return None
+        last = int(np.flatnonzero(enough)[-1])
+        low, high = float(trials[last]), float(trials[min(last + 1, TRIALS - 1)])
     return float(np.exp(low))

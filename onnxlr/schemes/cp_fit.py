@@ -22,7 +22,7 @@ from onnxlr.schemes.cp_start import (
     slice_spectrum,
     slice_start,
 )
-from onnxlr.schemes.cp_tensor import Slices, balance, relative, residual
+from onnxlr.schemes.cp_tensor import Slices, balance, pick, relative, residual, stack
 
 if TYPE_CHECKING:
     from onnxlr.schemes.base import Array
@@ -39,11 +39,13 @@ SAMPLE = 64
 class Effort:
     """How far to go: ``starts`` of ``sweeps``, the best polished by ``steps`` of ``iterations`` conjugate gradients.
 
-    ``cycles`` bound a correction. The polish is done twice, the second time with half the steps; with several starts
-    each gets a third of the steps before they are compared, and those ahead all of the steps before the last choice.
+    Of several starts, ``going`` go on after a few sweeps, after all of them and after a third of the steps; these take
+    all steps before the last choice. The polish is done twice, the second time with half the steps; ``cycles`` bound
+    the correction after each.
     """
 
     starts: int
+    going: tuple[int, int, int]
     sweeps: int
     steps: int
     iterations: int
@@ -59,6 +61,9 @@ TOLERANCE = 1e-5
 SLACKS = (5e-3, 3e-4)
 """Shares by which correcting a degenerate fit may raise its error: before the last polish, and after it."""
 
+BRIEF = 4
+"""Most cycles of a draft's correction: the fit in the other metric takes most of it back."""
+
 OVERTAKEN = 25
 """Sweeps after which a large fit from a random start is ahead of one from the slice-wise start."""
 
@@ -68,14 +73,17 @@ FIT = 6e10
 DRAFT = 5e9
 """Multiply-adds a fit may take that goes on from there in another metric."""
 
-STARTS, FINALISTS = 48, 3
-"""Most starts of a fit, and how many of them are polished: local minima of small kernels differ by percents."""
+STARTS, GOING = 48, (16, 8, 3)
+"""Most starts of a fit, and how many go on: after few sweeps, after all of them, and after a third of the steps.
 
-DRAFTS = 12
-"""Most starts of a draft."""
+Local minima of small kernels differ by percents.
+"""
 
-SCREEN, KEPT = 12, 2
-"""Sweeps after which the starts of a draft are compared, and how many of them go on."""
+DRAFTS, DRAFTS_GOING = 12, (4, 2, 2)
+"""The same of a draft."""
+
+SCREEN = 8
+"""Sweeps after which starts are first compared."""
 
 ESTIMATE = 5e8
 """Multiply-adds an estimate may take."""
@@ -134,73 +142,68 @@ class Kernel:
         bound_there = sample.bound(rank_there)
         return bound * min(1.0, sample.quick_error(rank_there) / bound_there) if bound_there > 0.0 else bound
 
-    def fit(self, rank: int, budget: float = FIT) -> Factors:
-        """Return balanced float64 factors of ``rank`` terms, after about ``budget`` multiply-adds."""
+    def fit(self, rank: int) -> Factors:
+        """Return balanced float64 factors of ``rank`` terms."""
+        return self.fits(rank, FIT, 1)[0]
+
+    def fits(self, rank: int, budget: float, most: int) -> list[Factors]:
+        """Return the best ``most`` fits of ``rank`` terms, as ``fit`` does, after about ``budget`` multiply-adds.
+
+        Fewer, but one, where the kernel is too large for as many starts.
+        """
         if self.tensor.energy <= 0.0:
-            return tuple(np.zeros((size, rank)) for size in self.tensor.shape)
+            return [tuple(np.zeros((size, rank)) for size in self.tensor.shape)]
         if rank >= exact_rank(self.tensor.shape):
-            return balance(exact(self.tensor))
-        return balance(self.compressed.expand(self._best(rank, budget)))
+            return [balance(exact(self.tensor))]
+        return [balance(self.compressed.expand(fit)) for fit in self._best(rank, budget, most)]
 
     def quick_error(self, rank: int) -> float:
         """Return the relative error after some sweeps and a few steps: a little more than a fit will reach."""
         core = self.compressed.core
         effort = affordable(core.shape, rank, ESTIMATE)
         single = core.astype(np.float32)
-        start = slice_start(self.spectrum, core, rank, SEED)
+        start = stack([slice_start(self.spectrum, core, rank, SEED)])
         rough, _ = als(single, start, min(effort.sweeps, ESTIMATE_SWEEPS), TOLERANCE)
         factors, _ = nls(single, rough, NlsOptions(min(effort.steps, ESTIMATE_STEPS), effort.iterations, TOLERANCE))
-        return relative(residual(core, factors), core.energy)
+        return relative(residual(core, pick(factors, 0)), core.energy)
 
-    def _best(self, rank: int, budget: float) -> Factors:
-        """Return the polished fit of the core from the most promising of the slice-wise start and random ones."""
+    def _best(self, rank: int, budget: float, most: int) -> list[Factors]:
+        """Return the polished fits of the core from the most promising of the slice-wise start and random ones."""
         core = self.compressed.core
         effort = affordable(core.shape, rank, budget)
         starts = [random_start(core.shape, rank, SEED + i) for i in range(effort.starts)]
         if effort.starts > 1 or effort.sweeps < OVERTAKEN:
             starts[0] = slice_start(self.spectrum, core, rank, SEED)
-        if budget < FIT:
-            starts = _screened(core, starts)
-        fits = sorted((_rough(core, start, effort) for start in starts), key=lambda fit: fit[1])
-        return _polished(core, _final(core, fits[:FINALISTS], effort), effort)
+        return _polished(core, *_leaders(core, stack(starts), effort, most), effort)
 
 
-def _screened(core: Slices, starts: list[Factors]) -> list[Factors]:
-    """Return the starts that are ahead after a few sweeps."""
-    if len(starts) <= KEPT:
-        return starts
+def _leaders(core: Slices, starts: Factors, effort: Effort, most: int) -> tuple[Factors, Array]:
+    """Return the float32 fits that are ahead in the end, and their errors: fewer and fewer of several go on."""
     single = core.astype(np.float32)
-    swept = sorted((als(single, start, SCREEN, TOLERANCE) for start in starts), key=lambda fit: fit[1])
-    return [factors for factors, _ in swept[:KEPT]]
+    fits = starts
+    rough, swept, last = effort.going
+    for sweeps, going in ((SCREEN, rough), (effort.sweeps - SCREEN, swept)):
+        fits, errors = _ahead(*als(single, fits, sweeps, TOLERANCE), going)
+    for steps, going in ((effort.steps // 3, last), (effort.steps, most)) if len(errors) > 1 else ():
+        fits, errors = _ahead(*nls(single, fits, NlsOptions(steps, effort.iterations, TOLERANCE)), going)
+    return fits, errors
 
 
-def _rough(core: Slices, start: Factors, effort: Effort) -> tuple[Factors, float]:
-    """Return the float32 fit, and its error, by which starts are compared: sweeps and a few steps."""
-    single = core.astype(np.float32)
-    swept = als(single, start, effort.sweeps, TOLERANCE)
-    if effort.starts == 1:
-        return swept
-    return nls(single, swept[0], NlsOptions(effort.steps // 3, effort.iterations, TOLERANCE))
+def _ahead(fits: Factors, errors: Array, most: int) -> tuple[Factors, Array]:
+    """Return the fits of least error, the best first, and their errors."""
+    chosen = np.argsort(errors, kind="stable")[:most]
+    return tuple(factor[chosen] for factor in fits), errors[chosen]
 
 
-def _final(core: Slices, fits: list[tuple[Factors, float]], effort: Effort) -> tuple[Factors, float]:
-    """Return the best of the fits that are ahead, each polished when there are several."""
-    if len(fits) == 1:
-        return fits[0]
-    single = core.astype(np.float32)
-    options = NlsOptions(effort.steps, effort.iterations, TOLERANCE)
-    return min((nls(single, factors, options) for factors, _ in fits), key=lambda fit: fit[1])
-
-
-def _polished(core: Slices, rough: tuple[Factors, float], effort: Effort) -> Factors:
-    """Return a float64 fit: polish, correction when degenerate, polish, correction."""
-    factors, error = rough
+def _polished(core: Slices, fits: Factors, errors: Array, effort: Effort) -> list[Factors]:
+    """Return float64 fits, the best first: polish, correction when degenerate, polish, correction."""
     single = core.astype(np.float32)
     for steps, slack in zip((effort.steps, effort.steps // 2), SLACKS, strict=True):
-        working = single if error > SINGLE else core
-        factors, error = nls(working, factors, NlsOptions(steps, effort.iterations, TOLERANCE))
-        factors = _corrected(core, tuple(factor.astype(np.float64) for factor in factors), slack, effort.cycles)
-    return factors
+        working = single if float(errors.min()) > SINGLE else core
+        polished, errors = _ahead(*nls(working, fits, NlsOptions(steps, effort.iterations, TOLERANCE)), len(errors))
+        several = tuple(factor.astype(np.float64) for factor in polished)
+        fits = stack([_corrected(core, pick(several, i), slack, effort.cycles) for i in range(len(errors))])
+    return [pick(fits, i) for i in range(len(errors))]
 
 
 def _corrected(core: Slices, factors: Factors, slack: float, cycles: int) -> Factors:
@@ -222,5 +225,8 @@ def affordable(shape: tuple[int, ...], rank: int, budget: float) -> Effort:
     step = passes + 5 * iterations * small
     sweeps = int(np.clip(0.4 * budget / sweep, 10, 40))
     steps = int(np.clip(0.4 * budget / step, 2, 24))
-    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, STARTS if budget >= FIT else DRAFTS))
-    return Effort(starts, sweeps, steps, iterations, cycles=12 if rank <= 200 else 5 if rank <= 400 else 2)
+    most, going = (STARTS, GOING) if budget >= FIT else (DRAFTS, DRAFTS_GOING)
+    starts = int(np.clip(0.1 * budget / (sweeps * sweep + steps * step / 3), 1, most))
+    going = (*going[:2], min(going[2], 1 + starts // 4))
+    cycles = 12 if rank <= 200 else 5 if rank <= 400 else 2
+    return Effort(starts, going, sweeps, steps, iterations, cycles if budget >= FIT else min(cycles, BRIEF))

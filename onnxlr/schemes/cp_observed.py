@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.schemes.cp_als import ridged
+from onnxlr.schemes.cp_gram import inverted, ridged
 from onnxlr.schemes.cp_tensor import along_tap, balance, tap_product
 from onnxlr.schemes.krylov import conjugate_gradients, promised
 
@@ -41,42 +42,54 @@ DAMPING = 1e-3
 class Problem:
     """One group: ``kernel`` W (T, D) whose columns have the modes ``columns``; ``times`` gives M C of an M (p, D).
 
-    ``marginals`` are the second moments of the column modes. ``cross`` is W C and ``total`` tr(W C W^T).
+    ``roughly`` does the same in float32. ``marginals`` are the second moments of the column modes. ``cross`` is W C and
+    ``total`` tr(W C W^T).
     """
 
     kernel: Real
     columns: tuple[int, ...]
     times: Callable[[Real], Real]
+    roughly: Callable[[Real], Real]
     marginals: tuple[Real, ...]
     cross: Real
     total: float
 
     @classmethod
     def of(
-        cls, kernel: Array, columns: tuple[int, ...], times: Callable[[Array], Array], marginals: Sequence[Array]
+        cls,
+        kernel: Array,
+        columns: tuple[int, ...],
+        times: Callable[[Array], Array],
+        roughly: Callable[[Real], Real],
+        marginals: Sequence[Array],
     ) -> Problem:
         """Set the problem up; the marginals are scaled so that their Kronecker product has the trace of C."""
         cross = times(kernel)
         scale = [float(np.trace(one)) / len(one) for one in marginals]
         even = [marginals[0]]
         even += [one / mean if mean > 0.0 else one for one, mean in zip(marginals[1:], scale[1:], strict=True)]
-        return cls(kernel, columns, times, tuple(even), cross, float(np.einsum("td,td->", cross, kernel)))
+        return cls(kernel, columns, times, roughly, tuple(even), cross, float(np.einsum("td,td->", cross, kernel)))
+
+    def modes(self, factors: Real) -> list[Real]:
+        """Return views of the factors that stand one below the other."""
+        ends = list(accumulate((len(self.kernel), *self.columns)))
+        return [factors[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Point:
-    """Factors (A, U_1, ..., U_n), B, (C B) transposed, the gradient and the energy lost."""
+    """Factors A, U_1, ..., U_n one below the other, B, (C B) transposed, the gradient and the energy lost."""
 
-    factors: Factors
+    factors: Real
     joint: Real
     seen: Real
-    gradient: Factors
+    gradient: Real
     lost: float
 
 
 def polish(problem: Problem, start: Factors) -> Factors:
     """Return balanced factors that lose no more than ``start`` (A (T, R), then one (size, R) per column mode)."""
-    here = _look(problem, balance(start))
+    here = _look(problem, np.concatenate(balance(start)))
     steps, iterations = _effort(problem, here.joint.shape[1])
     blocks = _blocks(problem, here)
     damping = DAMPING * float(np.mean([np.trace(p) * np.trace(q) / (len(p) * len(q)) for p, q in blocks]))
@@ -85,7 +98,7 @@ def polish(problem: Problem, start: Factors) -> Factors:
         if here.lost <= 1e-12 * problem.total:
             break
         step, expected = _step(problem, here, damping, iterations)
-        there = _look(problem, tuple(f + d for f, d in zip(here.factors, step, strict=True)))
+        there = _look(problem, here.factors + step)
         gain = here.lost - there.lost
         if expected <= 0.0 or not gain > 0.0:
             damping, growth = damping * growth, growth * 2.0
@@ -97,7 +110,7 @@ def polish(problem: Problem, start: Factors) -> Factors:
         here = there
         if gain <= GAIN * here.lost:
             break
-    return balance(here.factors)
+    return balance(tuple(problem.modes(here.factors)))
 
 
 def _effort(problem: Problem, rank: int) -> tuple[int, int]:
@@ -108,51 +121,70 @@ def _effort(problem: Problem, rank: int) -> tuple[int, int]:
     return int(np.clip(affordable / iterations, 1, STEPS)), iterations
 
 
-def _look(problem: Problem, factors: Factors) -> _Point:
+def _look(problem: Problem, factors: Real) -> _Point:
     """Evaluate the energy lost and its gradient."""
-    out, *columns = factors
+    out, *columns = problem.modes(factors)
     joint = tap_product(tuple(columns))
     seen = problem.times(np.ascontiguousarray(joint.T))
     apart = out @ joint.T - problem.kernel
     mixed = out @ seen - problem.cross
-    gradient = (mixed @ joint, *_contract(problem, mixed.T @ out, tuple(columns)))
+    gradient = np.concatenate((mixed @ joint, *_contract(mixed.T @ out, columns)))
     return _Point(factors, joint, seen, gradient, float(np.einsum("td,td->", mixed, apart)))
 
 
-def _contract(problem: Problem, field: Real, columns: Factors) -> Factors:
+def _contract(field: Real, columns: list[Real]) -> list[Real]:
     """Return what a gradient with respect to B (D, R) is with respect to every factor of B."""
-    shaped = field.reshape(*problem.columns, -1)
-    return tuple(along_tap(shaped, columns, mode) for mode in range(len(columns)))
-
-
-def _step(problem: Problem, here: _Point, damping: float, iterations: int) -> tuple[Factors, float]:
-    """Return a step, and how much the quadratic model says the energy lost falls by it."""
-    out, *columns = here.factors
-    inverses = [
-        (_inverse(p, damping / (_mean(q) or 1.0)), _inverse(q, 1e-6 * _mean(q))) for p, q in _blocks(problem, here)
+    into, *taps = columns
+    if not taps:
+        return [field]
+    weights = tap_product(tuple(taps))
+    apart = field.reshape(len(into), *weights.shape)
+    rest = np.einsum("skr,sr->kr", apart, into).reshape(*(len(tap) for tap in taps), -1)
+    return [
+        np.einsum("skr,kr->sr", apart, weights),
+        *(along_tap(rest, tuple(taps), axis) for axis in range(len(taps))),
     ]
 
-    def solve(parts: Factors) -> Factors:
-        return tuple(q @ part @ p for part, (p, q) in zip(parts, inverses, strict=True))
 
-    def apply(direction: Factors) -> Factors:
-        change, *changes = direction
-        turned = reduce(
-            np.add,
-            (tap_product((*columns[:i], dU, *columns[i + 1 :])) for i, dU in enumerate(changes)),
-        )
-        image = change @ here.seen + problem.times(out @ turned.T)
-        parts = (image @ here.joint, *_contract(problem, image.T @ out, tuple(columns)))
-        return tuple(part + damping * v for part, v in zip(parts, direction, strict=True))
+def _turned(columns: list[Real], changes: list[Real]) -> Real:
+    """Return how the column-wise Kronecker product of the factors changes with them, to first order."""
+    product, change = columns[-1], changes[-1]
+    for factor, moved in zip(reversed(columns[:-1]), reversed(changes[:-1]), strict=True):
+        change = tap_product((moved, product)) + tap_product((factor, change))
+        product = tap_product((factor, product))
+    return change
 
-    target = tuple(-part for part in here.gradient)
+
+def _step(problem: Problem, here: _Point, damping: float, iterations: int) -> tuple[Real, float]:
+    """Return a step, and how much the quadratic model says the energy lost falls by it.
+
+    Conjugate gradients are float32: what the step is worth is seen in float64.
+    """
+    out, *columns = (part.astype(np.float32) for part in problem.modes(here.factors))
+    joint, seen = here.joint.astype(np.float32), here.seen.astype(np.float32)
+    inverses = [
+        (_inverse(p, damping / (_mean(q) or 1.0)).astype(np.float32), _inverse(q, 1e-6 * _mean(q)).astype(np.float32))
+        for p, q in _blocks(problem, here)
+    ]
+
+    def solve(vector: Real) -> Real:
+        parts = problem.modes(vector[0])
+        return np.concatenate([q @ part @ p for part, (p, q) in zip(parts, inverses, strict=True)])[None]
+
+    def apply(vector: Real) -> Real:
+        change, *changes = problem.modes(vector[0])
+        image = change @ seen + problem.roughly(out @ _turned(columns, changes).T)
+        parts = np.concatenate((image @ joint, *_contract(image.T @ out, columns)))
+        return parts[None] + np.float32(damping) * vector
+
+    target = -here.gradient.astype(np.float32)[None]
     step, left = conjugate_gradients(apply, solve, target, iterations)
-    return step, promised(step, target, left, damping)
+    return step[0].astype(np.float64), float(promised(step, target, left, np.array([damping]))[0])
 
 
 def _blocks(problem: Problem, here: _Point) -> list[tuple[Real, Real]]:
     """Return the diagonal blocks of J^T J as Kronecker products, over R and over the mode's size; only A's is exact."""
-    out, *columns = here.factors
+    out, *columns = problem.modes(here.factors)
     t = problem.kernel.shape[0]
     inner = [u.T @ q @ u for u, q in zip(columns, problem.marginals, strict=True)]
     found: list[tuple[Real, Real]] = [(here.seen @ here.joint, np.eye(t))]
@@ -168,4 +200,4 @@ def _mean(block: Real) -> float:
 
 def _inverse(block: Real, damping: float) -> Real:
     """Return the inverse of a damped block; the identity where the block is zero."""
-    return np.linalg.inv(ridged(block, damping)) if _mean(block) > 0.0 else np.eye(len(block))
+    return inverted(ridged(block, damping)) if _mean(block) > 0.0 else np.eye(len(block))

@@ -3,6 +3,9 @@
 A kernel (T, S, k_1, ..., k_n) is held as K = k_1 ... k_n slices of T x S, so that what costs is two matrix products:
 ``slices B`` serves the output channels and all taps, ``slices^T A`` the input channels. No Khatri-Rao product of the
 channel modes is ever formed. Factors are a tuple (A (T, R), B (S, R), C_1 (k_1, R), ..., C_n (k_n, R)).
+
+Several fits of one kernel are worked on at once: their terms stand side by side, factors (n, fits R), where columns do
+not meet, and apart, (fits, n, R), where they do. What is said of (n, R) here holds for the former.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxlr.schemes.base import Array
 
     Real = np.ndarray[tuple[int, ...], np.dtype[Any]]  # float32 while fitting, float64 before and after
@@ -97,9 +102,41 @@ def mttkrp(tensor: Slices, factors: Factors) -> Factors:
     )
 
 
-def grams(factors: Factors) -> list[Real]:
-    """Return U^T U of every mode, (R, R) each."""
-    return [factor.T @ factor for factor in factors]
+def stack(fits: Sequence[Factors]) -> Factors:
+    """Return several fits as one, (fits, n, R) for every mode."""
+    return tuple(np.stack(parts) for parts in zip(*fits, strict=True))
+
+
+def pick(fits: Factors, index: int) -> Factors:
+    """Return one of several fits."""
+    return tuple(factor[index] for factor in fits)
+
+
+def beside(fits: Real) -> Real:
+    """Return factors (fits, n, R) side by side, (n, fits R); of one fit without a copy."""
+    return fits.transpose(1, 0, 2).reshape(fits.shape[1], -1)
+
+
+def apart(wide: Real, fits: int) -> Real:
+    """Return a view of factors side by side, (n, fits R), as (fits, n, R)."""
+    return wide.reshape(len(wide), fits, -1).transpose(1, 0, 2)
+
+
+def gram(factor: Real) -> Real:
+    """Return U^T U, (..., R, R) of (..., n, R)."""
+    product: Real = factor.swapaxes(-1, -2) @ factor
+    return product
+
+
+def mttkrp_of(tensor: Slices, factors: Factors, mode: int) -> Real:
+    """Return what :func:`mttkrp` does for one mode."""
+    out, into, *taps = factors
+    if mode == 1:
+        return sum_taps(times_out(tensor, out), tap_product(tuple(taps)))
+    right = times_into(tensor, into)
+    if mode == 0:
+        return sum_taps(right, tap_product(tuple(taps)))
+    return along_tap(sum_channels(right, out, tensor.dims), tuple(taps), mode - 2)
 
 
 def others(parts: list[Real], *skip: int) -> Real:
@@ -109,20 +146,20 @@ def others(parts: list[Real], *skip: int) -> Real:
 
 
 def unit(factor: Real) -> tuple[Real, Real]:
-    """Return the columns at unit norm, and their norms; a zero column stays zero."""
-    norms = np.sqrt(np.einsum("ir,ir->r", factor, factor))
-    return factor / np.where(norms > 0.0, norms, 1.0).astype(factor.dtype), norms
+    """Return the columns of (..., n, R) at unit norm, and their norms (..., R); a zero column stays zero."""
+    norms = np.sqrt(np.einsum("...ir,...ir->...r", factor, factor))
+    return factor / np.where(norms > 0.0, norms, 1.0).astype(factor.dtype)[..., None, :], norms
 
 
 def term_norms(factors: Factors) -> Array:
-    """Return the norm of every rank-1 term, (R,)."""
+    """Return the norm of every rank-1 term, (..., R)."""
     return reduce(np.multiply, [unit(factor)[1].astype(np.float64) for factor in factors])
 
 
 def balance(factors: Factors) -> Factors:
     """Share the norm of every rank-1 term equally by its factors; a term with a zero factor becomes all zero."""
     units = [unit(factor)[0] for factor in factors]
-    norms = term_norms(factors) ** (1.0 / len(factors))
+    norms = term_norms(factors)[..., None, :] ** (1.0 / len(factors))
     return tuple(part * norms.astype(part.dtype) for part in units)
 
 
@@ -139,3 +176,9 @@ def residual(tensor: Slices, factors: Factors) -> float:
 def relative(residual_energy: float, energy: float) -> float:
     """Return sqrt(residual / energy), 0 when there is no energy."""
     return sqrt(max(residual_energy, 0.0) / energy) if energy > 0.0 else 0.0
+
+
+def relatives(residual_energies: Array, energy: float) -> Array:
+    """Return sqrt(residual / energy) of every fit, 0 when there is no energy."""
+    found: Array = np.sqrt(np.maximum(residual_energies, 0.0) / energy) if energy > 0.0 else 0.0 * residual_energies
+    return found

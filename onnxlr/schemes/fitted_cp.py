@@ -10,22 +10,25 @@ import numpy as np
 
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.calibrated import UNCORRECTED, Calibrated
-from onnxlr.schemes.cp_fit import DRAFT, ESTIMATE
+from onnxlr.schemes.cp_fit import DRAFT, ESTIMATE, FIT
 from onnxlr.schemes.cp_observed import Problem, polish
 from onnxlr.schemes.observed import Observed, fill, regress_last
 
 if TYPE_CHECKING:
     from onnxlr.schemes.base import Ranks
     from onnxlr.schemes.cp import Cp3, Cp4, CpSolver
-    from onnxlr_passes.chain import Chain, Step
+    from onnxlr_passes.chain import Chain, Stage, Step
+
+ENTRIES = 2
+"""Fits of the kernel as it is that are polished on the data: which of two minima is lower there is open."""
 
 
 @dataclass(frozen=True, eq=False)
 class FittedCp:
-    """Two drafts, of the kernel as it is and of the kernel whitened by the marginals of its modes; the better is kept.
+    """The best fits of the kernel as it is, and a draft of the kernel whitened by the marginals of its modes.
 
-    Each is polished on the data. ``error`` is what the fit of the whitened kernel expects, corrected by what the polish
-    makes of such expectations on a small layer like this one.
+    Each is polished on the data; the one that loses least there is kept. ``error`` is what the fit of the whitened
+    kernel expects, corrected by what the polish makes of such expectations on a small layer like this one.
     """
 
     scheme: Cp3 | Cp4
@@ -58,14 +61,13 @@ class FittedCp:
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the fitted chain at (R,)."""
-        drafts = (self.drafted(ranks, DRAFT), self.refined(self._plain.chain(ranks)))
-        return min(drafts, key=self.observed.error)
+        plain = [self.refined(chain) for chain in self._plain.chains(ranks, FIT, ENTRIES)]
+        return min((self.drafted(ranks, DRAFT), *plain), key=self.observed.error)
 
     def drafted(self, ranks: Ranks, budget: float) -> Chain:
         """Return the chain that starts from a draft of the whitened kernel of about ``budget`` multiply-adds."""
-        chain = self._whitened.draft(ranks, budget)
-        steps = tuple(self._unwhitened(step) for step in chain.steps[:-1])
-        return self.refined(replace(chain, steps=(*steps, chain.steps[-1])))
+        (chain,) = self._whitened.chains(ranks, budget, 1)
+        return self.refined(self._unwhitened(chain))
 
     def refined(self, chain: Chain) -> Chain:
         """Return a chain with all its factors fitted to the outputs, the last stage exactly."""
@@ -79,15 +81,18 @@ class FittedCp:
         last = stages[-1].weight.reshape(group, t, -1)
         fits = []
         for index in range(group):
-            times = partial(self.observed.metric.times, group=index)
-            problem = Problem.of(kernel[index].reshape(t, -1), columns, times, marginals)
+            times, roughly = partial(self.observed.metric.times, group=index), self.observed.metric.roughly(index)
+            problem = Problem.of(kernel[index].reshape(t, -1), columns, times, roughly, marginals)
             fits.append(polish(problem, (last[index], *(part[index].T for part in parts))))
         weights = {stage.suffix: np.stack([fit[1 + i].T for fit in fits]) for i, stage in enumerate(stages[:-1])}
         weights[stages[-1].suffix] = np.stack([fit[0] for fit in fits])
         return regress_last(fill(chain, weights), self.observed)
 
-    def _unwhitened(self, step: Step) -> Step:
-        (stage,) = step
+    def _unwhitened(self, chain: Chain) -> Chain:
+        """Return what a chain for the whitened kernel is for the kernel."""
+        return replace(chain, steps=(*(self._undone(stage) for (stage,) in chain.steps[:-1]), chain.steps[-1]))
+
+    def _undone(self, stage: Stage) -> Step:
         weight = stage.weight
         for mode in range(1, weight.ndim):
             inverse = self.observed.roots()[mode - 1][1]

@@ -10,11 +10,13 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from onnxlr.schemes.base import Array
+
+    Single = NDArray[np.float32]
 
 # Directions this far below the average energy are not in the data: nothing may be fitted along them.
 FLOOR = 1e-10
@@ -41,6 +43,11 @@ class Covariance:
         """Return M C of one group, ``kernels`` M (p, D)."""
         product: Array = kernels @ self.covariance[group]
         return product
+
+    def roughly(self, group: int) -> Callable[[Single], Single]:
+        """Return what gives M C of one group in float32."""
+        covariance = self.covariance[group].astype(np.float32)
+        return lambda kernels: kernels @ covariance
 
     def part(self, columns: NDArray[np.int64]) -> Covariance:
         """Return what some of the columns of the first group see."""
@@ -84,6 +91,11 @@ class Rows:
         for x in self.chunks():
             product += (kernels @ x[group].T) @ x[group] / self.rows.shape[1]
         return product
+
+    def roughly(self, group: int) -> Callable[[Single], Single]:
+        """Return what gives M C of one group in float32."""
+        rows, ridge = self.rows[group], np.float32(self.ridge[group])
+        return lambda kernels: (kernels @ rows.T) @ rows / np.float32(len(rows)) + ridge * kernels
 
     def part(self, columns: NDArray[np.int64]) -> Rows:
         """Return what some of the columns of the first group see."""

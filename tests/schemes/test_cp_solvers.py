@@ -9,11 +9,12 @@ from tensorly.decomposition import parafac
 
 from onnxlr.schemes.base import Layer, relative_error
 from onnxlr.schemes.cp import Cp3, Cp4
-from onnxlr.schemes.cp_als import als, solve
+from onnxlr.schemes.cp_als import als
 from onnxlr.schemes.cp_epc import correct, degeneracy, secular_root
+from onnxlr.schemes.cp_gram import LEAF, inverted, ridged, solve
 from onnxlr.schemes.cp_nls import NlsOptions, nls
 from onnxlr.schemes.cp_start import compress, exact, exact_rank, random_start, slice_spectrum, slice_start
-from onnxlr.schemes.cp_tensor import Slices, balance, mttkrp, relative, residual, tap_product
+from onnxlr.schemes.cp_tensor import Slices, balance, mttkrp, mttkrp_of, pick, relative, residual, stack, tap_product
 from onnxlr_passes.geometry import Geometry
 
 SHAPES = [(6, 5, 4), (5, 6, 3, 2), (3, 2, 7), (2, 4, 2, 3, 2)]
@@ -29,6 +30,18 @@ def dense(factors):
     return full.reshape(*full.shape[:2], *(tap.shape[0] for tap in taps))
 
 
+def swept(tensor, start, sweeps):
+    """One start, and its error."""
+    factors, errors = als(tensor, stack([start]), sweeps, 0.0)
+    return pick(factors, 0), errors[0]
+
+
+def newton(tensor, start, options):
+    """One start, and its error."""
+    factors, errors = nls(tensor, stack([start]), options)
+    return pick(factors, 0), errors[0]
+
+
 def weight_of(tensor):
     return tensor.data.transpose(1, 2, 0).reshape(tensor.shape)
 
@@ -38,6 +51,7 @@ def test_mttkrp_is_the_gradient_of_the_inner_product(shape):
     tensor = tensor_of(shape)
     factors = random_start(shape, 3, 1)
     for mode, product in enumerate(mttkrp(tensor, factors)):
+        np.testing.assert_allclose(mttkrp_of(tensor, factors, mode), product, rtol=1e-12, atol=1e-12)
         other = random_start(shape, 3, 2)[mode]
         moved = (*factors[:mode], other, *factors[mode + 1 :])
         inner = float((weight_of(tensor) * dense(moved)).sum())
@@ -70,7 +84,7 @@ def test_more_sweeps_are_never_worse_and_the_error_is_the_residual(shape):
     start = random_start(shape, 3, 4)
     errors = []
     for sweeps in (1, 2, 5, 20):
-        factors, error = als(tensor, start, sweeps, 0.0)
+        factors, error = swept(tensor, start, sweeps)
         assert error == pytest.approx(relative(residual(tensor, factors), tensor.energy), rel=1e-6)
         errors.append(error)
     assert errors == sorted(errors, reverse=True)
@@ -81,8 +95,8 @@ def test_more_sweeps_are_never_worse_and_the_error_is_the_residual(shape):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gauss_newton_improves_on_its_start(shape, dtype):
     tensor = tensor_of(shape).astype(dtype)
-    rough, before = als(tensor, random_start(shape, 3, 4), 3, 0.0)
-    factors, after = nls(tensor, rough, NlsOptions(20, 20, 0.0))
+    rough, before = swept(tensor, random_start(shape, 3, 4), 3)
+    factors, after = newton(tensor, rough, NlsOptions(20, 20, 0.0))
     assert after < before
     assert after == pytest.approx(relative(residual(tensor, factors), tensor.energy), rel=1e-4)
 
@@ -90,7 +104,8 @@ def test_gauss_newton_improves_on_its_start(shape, dtype):
 def test_gauss_newton_ends_where_the_gradient_vanishes():
     noise = np.random.default_rng(5).standard_normal((6, 5, 4))
     tensor = Slices.of(dense(random_start((6, 5, 4), 2, 6)) + 0.02 * noise)
-    factors, _ = nls(tensor, als(tensor, random_start((6, 5, 4), 2, 4), 30, 0.0)[0], NlsOptions(60, 40, 0.0, 1e-6))
+    rough, _ = swept(tensor, random_start((6, 5, 4), 2, 4), 30)
+    factors, _ = newton(tensor, rough, NlsOptions(60, 40, 0.0, 1e-6))
     modes = range(3)
     for mode in modes:
         gram = np.prod([factors[m].T @ factors[m] for m in modes if m != mode], axis=0)
@@ -109,10 +124,35 @@ def test_compression_drops_only_unused_channels():
     assert relative(residual(tensor, factors), tensor.energy) < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fits_side_by_side_end_where_each_ends_alone(shape, dtype):
+    tensor = tensor_of(shape).astype(dtype)
+    starts = [random_start(shape, 3, seed) for seed in range(5)]
+    options = NlsOptions(12, 10, 1e-3)
+    together, errors = nls(tensor, als(tensor, stack(starts), 15, 1e-2)[0], options)
+    rtol = 1e-3 if dtype is np.float32 else 1e-8
+    for i, start in enumerate(starts):
+        alone, error = nls(tensor, als(tensor, stack([start]), 15, 1e-2)[0], options)
+        assert errors[i] == pytest.approx(error[0], rel=rtol)
+        assert errors[i] == pytest.approx(relative(residual(tensor, pick(together, i)), tensor.energy), rel=1e-4)
+        assert dense(pick(together, i)) == pytest.approx(dense(pick(alone, 0)), rel=0.0, abs=100 * rtol)
+    assert len({round(float(error), 6) for error in errors}) > 1, "the starts end in different places"
+
+
 def test_a_singular_system_is_solved_with_a_ridge():
-    gram = np.ones((3, 3))
-    assert np.isfinite(solve(gram, np.ones((2, 3)))).all()
-    assert (solve(np.zeros((3, 3)), np.ones((2, 3))) == 0.0).all()
+    systems = np.stack([np.ones((3, 3)), np.zeros((3, 3)), np.eye(3)])
+    solutions = solve(systems, np.ones((3, 2, 3)))
+    assert np.isfinite(solutions).all()
+    assert (solutions[1] == 0.0).all()
+    np.testing.assert_allclose(solutions[2], 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, LEAF, LEAF + 1, 3 * LEAF])
+def test_the_inverse_by_blocks_is_the_inverse(size):
+    rows = np.random.default_rng(size).standard_normal((2, 3, size, size + 2))
+    matrices = ridged(rows @ rows.swapaxes(-1, -2), 0.1)
+    np.testing.assert_allclose(inverted(matrices) @ matrices, np.broadcast_to(np.eye(size), matrices.shape), atol=1e-9)
 
 
 def degenerate(gap=1e-2):
@@ -130,7 +170,7 @@ def test_least_squares_alone_leaves_the_degenerate_fit_degenerate():
     tensor, factors = degenerate()
     assert relative(residual(tensor, factors), tensor.energy) < 0.02
     assert degeneracy(tensor, factors) > 1e3
-    polished, _ = nls(tensor, factors, NlsOptions(20, 20, 0.0))
+    polished, _ = newton(tensor, factors, NlsOptions(20, 20, 0.0))
     assert degeneracy(tensor, polished) > 1e3
 
 
@@ -146,7 +186,7 @@ def test_the_correction_keeps_its_bound_and_shrinks_the_terms(slack):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_cycle_of_the_correction_lowers_the_sum_of_energies(shape):
     tensor = tensor_of(shape)
-    factors, error = als(tensor, random_start(shape, 4, 4), 30, 0.0)
+    factors, error = swept(tensor, random_start(shape, 4, 4), 30)
     bound = 1.01 * error * np.sqrt(tensor.energy)
     sizes = [degeneracy(tensor, correct(tensor, factors, bound, cycles, tolerance=0.0)) for cycles in (0, 1, 2, 5)]
     assert sizes == sorted(sizes, reverse=True)
