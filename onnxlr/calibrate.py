@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlr.calibration.observe import Place, Seen, looks_at, observe, places
+from onnxlr.calibration.observe import Place, Seen, looks_at, observe, places, wide_layer
 from onnxlr.calibration.store import Batches, Store
+from onnxlr.drafts import Drafts
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.factorize import Factorized, check_choice, factorize
 from onnxlr.layer_fit import FitOptions
@@ -40,7 +41,8 @@ class Calibration:
     """What the original network did on the data.
 
     ``looks`` pairs every layer of the main graph with what is looked at, per batch of ``batches``; ``seen`` has
-    what it saw and answered there, by site key. ``held`` are batches nothing is fitted to.
+    what it saw and answered there, by site key. ``held`` are batches nothing is fitted to. ``drafts`` are chains
+    fitted to what was seen.
     """
 
     batches: Sequence[Feeds]
@@ -48,6 +50,7 @@ class Calibration:
     looks: tuple[tuple[Place, tuple[Look, ...]], ...]
     seen: dict[str, Seen]
     memory: Memory
+    drafts: Drafts
 
     @property
     def samples(self) -> int:
@@ -106,7 +109,7 @@ def calibrate(
         for place in places(prepared.proto, [workload.site for workload in prepared.workloads])
     )
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
-    return Calibration(batches, held, looks, seen, source.memory)
+    return Calibration(batches, held, looks, seen, source.memory, Drafts(seen))
 
 
 def fit_to_data(
@@ -135,6 +138,10 @@ def fit_to_data(
     wanted = {choice.site: choice for choice in choices if choice.site in calibration.seen}
     blind = [choice for choice in choices if choice.site not in calibration.seen]
     made = list(factorize([workloads[choice.site] for choice in blind], blind, lambda _: None))
+    narrow = [place.site for place, _ in calibration.looks if not wide_layer(place, calibration.memory)]
+    sites = {site.key: site for site in narrow}
+    drafted = [choice for choice in wanted.values() if choice.site in sites]
+    drafts = calibration.drafts.of(sites, drafted, lambda share: progress(0.5 * share))
     try:
         found = refit(
             Decompose({one.choice.site: one.chain for one in made}, folder)(prepared.proto).model,
@@ -144,8 +151,9 @@ def fit_to_data(
             calibration.looks,
             calibration.seen,
             wanted,
+            drafts,
             FitOptions(memory=calibration.memory),
-            progress,
+            lambda share: progress(0.5 + 0.5 * share),
         )
     except PassError as fault:
         raise ModelError(str(fault), "exclude that layer with --exclude") from fault

@@ -124,8 +124,8 @@ class Task:
         return np.maximum(answers[rows] + shift, 0.0)
 
 
-def fit_layer(task: Task, choice: Choice | None) -> Fitted:
-    """Return the layer's new chain: of one dense stage without a ``choice``."""
+def fit_layer(task: Task, choice: Choice | None, draft: Chain | None) -> Fitted:
+    """Return the layer's new chain: of one dense stage without a ``choice``, else from a ``draft`` if there is one."""
     place, options = task.place, task.options
     if wide_layer(place, options.memory):
         chosen = None if choice is None else (by_name(choice.scheme), choice.ranks)
@@ -133,7 +133,7 @@ def fit_layer(task: Task, choice: Choice | None) -> Fitted:
     seen, held = slice(0, task.fitted_rows), slice(task.fitted_rows, None)
     if task.rows.shape[1] < HELD_OUT:
         held = seen
-    chain = _solve(task, task.wanted, choice, None)
+    chain = _solve(task, task.wanted, choice, draft)
     answers = task.answers(chain)
     best = (task.loss(answers, held), chain, task.loss(answers, seen))
     for weight in options.weights if task.shift is not None else ():
@@ -144,7 +144,7 @@ def fit_layer(task: Task, choice: Choice | None) -> Fitted:
         if found[0] >= best[0]:
             break
         best = found
-    unfitted = _unfitted(task, choice, best[1])
+    unfitted = _unfitted(task, choice, best[1] if draft is None else draft)
     answers = task.answers(unfitted)
     if task.loss(answers, held) < best[0]:
         return Fitted(unfitted, task.loss(answers, seen))
@@ -166,9 +166,9 @@ def _solve(task: Task, wanted: Array, choice: Choice | None, before: Chain | Non
     return _levelled(task, _chain(task, dense, choice, before), wanted)
 
 
-def _unfitted(task: Task, choice: Choice | None, fitted: Chain) -> Chain:
+def _unfitted(task: Task, choice: Choice | None, start: Chain) -> Chain:
     """Return the chain that stands for the layer's own kernel, whatever its inputs have become."""
-    return _levelled(task, _chain(task, task.layer, choice, fitted), task.wanted)
+    return _levelled(task, _chain(task, task.layer, choice, start), task.wanted)
 
 
 def _chain(task: Task, layer: Layer, choice: Choice | None, before: Chain | None) -> Chain:

@@ -6,13 +6,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxlr.accuracy import accuracy_of, check_goals
+from onnxlr.allocate import allocate
 from onnxlr.build import build
 from onnxlr.calibrate import calibrate
 from onnxlr.errors import BudgetError
 from onnxlr.judging import judges_of
 from onnxlr.model_io import check_finite
-from onnxlr.planning.budget import choose
+from onnxlr.planning.budget import KeepMacs, choose
+from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.planning.plan import Plan
+from onnxlr.planning.sharing import Sharing
 from onnxlr.prepare import prepare
 from onnxlr.progress import silent
 from onnxlr.prove import prove, rehearse
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from onnxlr.model_io import Model
     from onnxlr.prepare import Prepared
     from onnxlr.progress import Progress
+    from onnxlr.report.allocated import Allocated
     from onnxlr.report.front import Front
     from onnxlr.report.summary import Summary
     from onnxlr.request import Request
@@ -69,7 +73,7 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     """
     prepared, calibration = _prepare(model, request, progress)
     judges = judges_of(model, request, split=request.goals.searching)
-    searched = None
+    searched = allocated = None
     if request.goals.searching:
         setting = setting_of(model, request)
         ledger = Ledger(kept_at(request, setting), setting, optional=True)
@@ -77,12 +81,12 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
         built, searched = found.built, found.searched
         plan = Plan(searched.trial.choices, model.sha256, searched.goals)
     else:
-        plan = _plan(model, prepared, request, calibration, progress)
+        plan, allocated = _plan(model, prepared, request, calibration, progress)
         if not plan.choices:
             raise BudgetError(_nothing(prepared, request), "try other schemes or ranks, or onnxlr inspect")
         stage = _stage(progress, "factorize")
         built = build(prepared, model.folder, request.target, calibration, plan.choices, stage)
-    summary = replace(summarize(model, prepared, built, plan, request), searched=searched)
+    summary = replace(summarize(model, prepared, built, plan, request), searched=searched, allocated=allocated)
     if calibration is not None and request.data is not None:
         summary = replace(summary, notes=(*summary.notes, *_data_notes(calibration, built.refitted, request.data)))
     if request.dry_run:
@@ -154,19 +158,29 @@ def _data_notes(calibration: Calibration, refitted: Mapping[str, Chain], data: S
 
 def _plan(
     model: Model, prepared: Prepared, request: Request, calibration: Calibration | None, progress: Progress
-) -> Plan:
+) -> tuple[Plan, Allocated | None]:
+    """Return the plan and, where plans were tried on data for it, the record of that."""
     if request.plan is not None:
-        return request.plan
-    choices = choose(
-        request.budget,
-        prepared.workloads,
-        by_family(request.schemes),
-        other_macs=prepared.other_macs,
-        block=channel_block(request.target.provider),
-        metrics={} if calibration is None else calibration.metrics(),
-        progress=_stage(progress, "plan"),
+        return request.plan, None
+    schemes, block = by_family(request.schemes), channel_block(request.target.provider)
+    stage = _stage(progress, "plan")
+    if calibration is None or not isinstance(request.budget, KeepMacs):
+        choices = choose(
+            request.budget,
+            prepared.workloads,
+            schemes,
+            other_macs=prepared.other_macs,
+            block=block,
+            metrics={} if calibration is None else calibration.metrics(),
+            progress=stage,
+        )
+        return Plan(choices, model.sha256, str(request.budget)), None
+    every = enumerate_choices(prepared.workloads, schemes, block, calibration.metrics(), stage)
+    sharing = Sharing(every, prepared.other_macs, request.budget.share)
+    choices, allocated = allocate(
+        prepared, model.folder, request.target, calibration, sharing, _stage(progress, "allocate")
     )
-    return Plan(choices, model.sha256, str(request.budget))
+    return Plan(choices, model.sha256, str(request.budget)), allocated
 
 
 def _measure(

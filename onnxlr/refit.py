@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnxlr.calibration.positions import Look
     from onnxlr.planning.plan import Choice
     from onnxlr.target import Feeds, Target
+    from onnxlr_passes.chain import Chain
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,10 +38,14 @@ def refit(
     looks: Sequence[tuple[Place, tuple[Look, ...]]],
     seen: Mapping[str, Seen],
     choices: Mapping[str, Choice],
+    drafts: Mapping[str, Chain],
     options: FitOptions,
     progress: Callable[[float], None],
 ) -> dict[str, Fitted]:
-    """Fit every layer of ``looks``, in order; returns the chains by site key, dense ones as chains of one stage."""
+    """Fit every layer of ``looks``, in order; returns the chains by site key, dense ones as chains of one stage.
+
+    A chosen chain is fitted from its draft in ``drafts``, where there is one.
+    """
     walker = Walker(model, folder, target, batches, options.memory)
     found: dict[str, Fitted] = {}
     for done, (place, where) in enumerate(looks, start=1):
@@ -58,7 +63,7 @@ def refit(
         walker.advance(names)
         task = _task(walker, place, where, seen[key], options, corrected=corrected)
         with blas_for(task.rows.shape[2]):
-            found[key] = fit_layer(task, choice)
+            found[key] = fit_layer(task, choice, drafts.get(key))
         walker.replace(key, found[key].chain)
         progress(done / len(looks))
     return found

@@ -79,8 +79,18 @@ class Walker:
             self._left = [node for node in self._left if id(node) not in taken]
             later = self._later()
             made = [output for node in segment for output in node.output if output]
-            self._run(segment, [output for output in made if output in later or output in names])
+            outputs = [output for output in made if output in later or output in names]
+            self.known.update(zip(outputs, self._made(segment, outputs, self._chains), strict=True))
         self._drop(keep=names)
+
+    def outcome(self, names: Sequence[str], chains: Mapping[str, Chain]) -> list[list[Array]]:
+        """Return what ``names`` would be, batch by batch, with ``chains`` at sites not yet run; the walk stays here."""
+        missing = [name for name in names if name not in self.known]
+        shelves = self._made(self._segment(missing), missing, self._chains | dict(chains))
+        made = {name: list(shelf) for name, shelf in zip(missing, shelves, strict=True)}
+        for shelf in shelves:
+            shelf.clear()
+        return [made[name] if name in made else list(self.known[name]) for name in names]
 
     def _drop(self, keep: Sequence[str]) -> None:
         later = self._later() | set(keep)
@@ -105,7 +115,10 @@ class Walker:
             stack.extend(reads(node))
         return [node for node in self._left if id(node) in wanted]
 
-    def _run(self, segment: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
+    def _made(
+        self, segment: Sequence[onnx.NodeProto], outputs: Sequence[str], chains: Mapping[str, Chain]
+    ) -> list[Shelf]:
+        """Run ``segment`` over all batches; returns its ``outputs``."""
         made = {output for node in segment for output in node.output}
         segment = [*_behind(segment, self._fixed), *segment]
         used = dict.fromkeys(name for node in segment for name in sorted(reads(node)) if name not in made)
@@ -122,8 +135,7 @@ class Walker:
             element = helper.np_dtype_to_tensor_dtype(first.dtype)
             piece.graph.input.append(helper.make_tensor_value_info(name, element, [None] * first.ndim))
         piece.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        chains = {key: chain for key, chain in self._chains.items() if key in made}
-        piece = Decompose(chains, self._folder)(piece).model
+        piece = Decompose({key: chain for key, chain in chains.items() if key in made}, self._folder)(piece).model
         with runnable(piece, self._folder) as source:
             session = self._target.session(source)
         shelves = [Shelf(self._store) for _ in outputs]
@@ -131,7 +143,7 @@ class Walker:
             found = run(session, {name: self.known[name][i] for name in feeds})
             for shelf, array in zip(shelves, found, strict=True):
                 shelf.append(array)
-        self.known.update(zip(outputs, shelves, strict=True))
+        return shelves
 
 
 def fixed_nodes(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:

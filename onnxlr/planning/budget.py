@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlr.errors import BudgetError, UsageError
+from onnxlr.errors import UsageError
 from onnxlr.planning.candidates import Workload, enumerate_choices, read_layer
 from onnxlr.planning.evbmf import evbmf_ranks
-from onnxlr.planning.knapsack import knapsack
 from onnxlr.planning.plan import Choice
+from onnxlr.planning.rules import RULES
+from onnxlr.planning.sharing import Sharing
 from onnxlr.schemes.base import Unfolded, relative_error
 
 if TYPE_CHECKING:
@@ -99,28 +100,11 @@ def choose(
         When no choice of ranks meets the budget.
     """
     if isinstance(budget, KeepMacs):
-        return _keep_macs(budget, enumerate_choices(workloads, schemes, block, metrics, progress), other_macs)
+        choices = enumerate_choices(workloads, schemes, block, metrics, progress)
+        return tuple(share.choice for share in Sharing(choices, other_macs, budget.share).by(RULES[0], {}))
     if isinstance(budget, Energy):
         return _energy(budget, enumerate_choices(workloads, schemes, block, metrics, progress))
     return _literal(budget, workloads, schemes, progress)
-
-
-def _keep_macs(budget: KeepMacs, choices: Sequence[Choices], other_macs: int) -> tuple[Choice, ...]:
-    """Minimise the sum of squared relative errors over all layers, exactly."""
-    dense = [float(of.workload.macs) for of in choices]
-    allowed = budget.share * (sum(dense) + other_macs) - other_macs
-    costs = [[own, *(float(c.macs) for c in of.candidates)] for own, of in zip(dense, choices, strict=True)]
-    losses = [[0.0, *(c.error**2 for c in of.candidates)] for of in choices]
-    picks = knapsack(costs, losses, allowed)
-    if picks is None:
-        least = (sum(min(of) for of in costs) + other_macs) / ((sum(dense) + other_macs) or 1.0)
-        raise BudgetError(
-            f"no choice of schemes and ranks keeps as little as {budget.share:.4g} of the MACs",
-            f"the least possible with these schemes is {least:.3f}",
-        )
-    return tuple(
-        _choice(of.workload, of.candidates[pick - 1]) for of, pick in zip(choices, picks, strict=True) if pick > 0
-    )
 
 
 def _energy(budget: Energy, choices: Sequence[Choices]) -> tuple[Choice, ...]:

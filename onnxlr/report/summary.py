@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxlr.cost.timing import Speedup, Timing
+    from onnxlr.report.allocated import Allocated
     from onnxlr.report.searched import Accuracy, Searched
     from onnxlr.target import Description
     from onnxlr.validation.numeric import OutputDifference
@@ -114,6 +115,7 @@ class Summary:
     written_sha256: str = ""
     searched: Searched | None = None
     accuracy: Accuracy | None = None
+    allocated: Allocated | None = None
 
     @property
     def kept_macs(self) -> float:

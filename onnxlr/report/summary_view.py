@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from onnxlr.report.allocated import Allocated
     from onnxlr.report.summary import LayerRow, Measured, SkippedRow, Summary
     from onnxlr.validation.numeric import OutputDifference
 
@@ -31,6 +32,8 @@ def render_summary(summary: Summary) -> RenderableType:
     parts += [_layers(summary.layers), Text()]
     parts += [*_skipped(summary.skipped), Text()] if summary.skipped else []
     parts.append(_totals(summary))
+    if summary.allocated is not None:
+        parts += [Text(), *_allocation(summary.allocated)]
     if summary.measured is not None:
         parts += [Text(), *_proof(summary.measured)]
     if summary.searched is not None:
@@ -138,6 +141,17 @@ def _totals(summary: Summary) -> Table:
         ]
     first, *others = columns
     return Table((Column(first, shrinks=True), *(Column(head, right=True) for head in others)), tuple(rows))
+
+
+def _allocation(allocated: Allocated) -> list[RenderableType]:
+    """Return the plans that were tried, and which was chosen."""
+    heads = (Column("predicted", right=True), Column("measured", right=True), Column(""))
+    rows = [
+        (Cell(one.how), Cell(f"{one.predicted:.4f}"), Cell(f"{one.measured:.4f}"), Cell("*" if chosen else ""))
+        for one, chosen in ((one, index == allocated.chosen) for index, one in enumerate(allocated.tried))
+    ]
+    line = "relative L2 error of the outputs before the refit: from single layers, and on calibration data held out"
+    return [Table((Column("plan tried", shrinks=True), *heads), tuple(rows)), Text(line, style="dim")]
 
 
 def _proof(measured: Measured) -> list[RenderableType]:

@@ -1,39 +1,17 @@
-"""Which option each layer gets: an exact knapsack on milliseconds, under a rule for what a layer's error costs.
-
-No rule is right for every network (errors of single layers are small and compound), so several are tried on the real
-one: see ``RULES``.
-"""
+"""Which option each layer gets: an exact knapsack on milliseconds, under a rule for what a layer's error costs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import log1p
 from typing import TYPE_CHECKING
 
 from onnxlr.planning.knapsack import knapsack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from onnxlr.planning.rules import Rule
     from onnxlr.searching.goals import Goals
     from onnxlr.searching.table import Option, Table
-
-_WHOLE = 1 - 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How a layer's relative error e becomes a loss that is summed over layers."""
-
-    name: str
-    of: Callable[[float], float]
-
-
-RULES = (
-    Rule("squared errors", lambda error: error**2),
-    Rule("product of energies", lambda error: -log1p(-min(error**2, _WHOLE))),  # Zhang et al. 2016, section 3.4
-    Rule("even errors", lambda error: error**4),
-)
 
 
 def allocate(

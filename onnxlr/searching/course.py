@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
-from onnxlr.searching.allocation import RULES, Rule, allocate
+from onnxlr.planning.rules import RULES, Rule
+from onnxlr.searching.allocation import allocate
 from onnxlr.searching.sensitivity import refitted
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from math import exp, log
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
+from onnxlr.planning.rules import RULES
 from onnxlr.report.front import Front
-from onnxlr.searching.allocation import RULES
 from onnxlr.searching.find import course, protocol_of
 from onnxlr.searching.strategy import MILD, shift_for_speed
 

@@ -14,8 +14,8 @@ from scipy.optimize import lsq_linear
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from onnxlr.planning.rules import Rule
     from onnxlr.report.searched import Trial
-    from onnxlr.searching.allocation import Rule
 
 RIDGE = 0.3
 MOST = 2.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
-from onnxlr.searching.allocation import RULES
+from onnxlr.planning.rules import RULES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

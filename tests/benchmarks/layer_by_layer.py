@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from onnxlr.calibrate import Calibration, calibrate
 from onnxlr.errors import BudgetError
 from onnxlr.factorize import factorize
@@ -18,9 +16,8 @@ from onnxlr.planning.knapsack import knapsack
 from onnxlr.planning.plan import Choice
 from onnxlr.prepare import Prepared, Selection, prepare
 from onnxlr.schemes.basis import Basis
-from onnxlr.schemes.fitted import FittedBasis, fitted_solver
+from onnxlr.schemes.fitted import FittedBasis
 from onnxlr.schemes.observed import Observed
-from onnxlr.schemes.registry import by_name
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
@@ -30,9 +27,7 @@ if TYPE_CHECKING:
 
     from onnxlr.calibration import Source
     from onnxlr.model_io import Model
-    from onnxlr.planning.candidates import Workload
     from onnxlr.target import Target
-    from onnxlr_passes.chain import Chain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,21 +96,9 @@ def fitted_alone(subject: Subject, choices: Sequence[Choice]) -> Made:
     blind = [choice for choice in choices if choice.site not in seen]
     made = factorize([workloads[choice.site] for choice in blind], blind, lambda _: None)
     chains = {one.choice.site: one.chain for one in made}
-    for choice in choices:
-        if choice.site in seen:
-            chains[choice.site] = _chain(subject, workloads[choice.site], choice)
+    sites = {key: workload.site for key, workload in workloads.items()}
+    reached = [choice for choice in choices if choice.site in seen]
+    chains |= subject.calibration.drafts.of(sites, reached, lambda _: None)
     saved = sum(workloads[key].macs - workloads[key].extent.macs(chain) for key, chain in chains.items())
     proto = Decompose(chains, subject.model.folder)(subject.prepared.proto).model
     return Made(proto, 1.0 - saved / subject.prepared.macs)
-
-
-def _chain(subject: Subject, workload: Workload, choice: Choice) -> Chain:
-    seen = subject.calibration.seen[choice.site]
-    layer = read_layer(workload.site)
-    chain = fitted_solver(by_name(choice.scheme), Observed(layer, seen.metric())).chain(choice.ranks)
-    if workload.site.op == "MatMul":
-        return chain
-    group, columns = seen.mean.shape
-    kernel = chain.contract(layer.geometry).reshape(group, -1, columns)
-    level = seen.answers.mean(axis=0, dtype=np.float64)
-    return chain.with_bias(level - np.einsum("gtd,gd->gt", kernel, seen.mean).reshape(-1))

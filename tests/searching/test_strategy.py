@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from onnxlr.planning.rules import RULES
 from onnxlr.report.searched import Trial
-from onnxlr.searching.allocation import RULES, allocate
+from onnxlr.searching.allocation import allocate
 from onnxlr.searching.front import unbeaten
 from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger

@@ -1,0 +1,79 @@
+"""Chains fitted to what the original network shows a layer: where the fit to what it then receives starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlr.parallel import side_by_side
+from onnxlr.planning.candidates import read_layer
+from onnxlr.schemes.fitted import fitted_solver
+from onnxlr.schemes.observed import Observed
+from onnxlr.schemes.registry import by_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from onnxlr.calibration.observe import Seen
+    from onnxlr.planning.plan import Choice
+    from onnxlr.schemes.base import Layer
+    from onnxlr_passes.chain import Chain
+    from onnxlr_passes.sites import Site
+
+ROOM = 1 << 28
+"""Bytes of chains that are remembered."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drafts:
+    """Chains made when they are first asked for; ``seen`` is what each layer saw and answered, by site key.
+
+    Plans that are tried one after the other share most of them. Those asked for longest ago are forgotten first.
+    """
+
+    seen: Mapping[str, Seen]
+    _known: dict[Choice, Chain] = field(default_factory=dict, repr=False)
+
+    def of(
+        self, sites: Mapping[str, Site], choices: Sequence[Choice], done: Callable[[float], None]
+    ) -> dict[str, Chain]:
+        """Return the chain of every choice, by site key."""
+        count = 0
+
+        def tell(_: Choice) -> None:
+            nonlocal count
+            count += 1
+            done(count / len(missing))
+
+        def make(choice: Choice) -> Chain:
+            site, seen = sites[choice.site], self.seen[choice.site]
+            layer = read_layer(site)
+            chain = fitted_solver(by_name(choice.scheme), Observed(layer, seen.metric())).chain(choice.ranks)
+            return levelled(chain, site, layer, seen)
+
+        missing = [choice for choice in choices if choice not in self._known]
+        made = side_by_side(make, missing, lambda choice: sites[choice.site].parameters, tell)
+        found = dict(zip(missing, made, strict=True))
+        found |= {choice: self._known.pop(choice) for choice in choices if choice in self._known}
+        self._known.update(found)
+        self._forget()
+        return {choice.site: found[choice] for choice in choices}
+
+    def _forget(self) -> None:
+        held = sum(8 * chain.parameters for chain in self._known.values())
+        for choice in list(self._known):
+            if held <= ROOM:
+                break
+            held -= 8 * self._known.pop(choice).parameters
+
+
+def levelled(chain: Chain, site: Site, layer: Layer, seen: Seen) -> Chain:
+    """Return the chain with the bias that makes its mean answer the layer's; a MatMul cannot have one."""
+    if site.op == "MatMul":
+        return chain
+    group, columns = seen.mean.shape
+    kernel = chain.contract(layer.geometry).reshape(group, -1, columns)
+    level = seen.answers.mean(axis=0, dtype=np.float64)
+    return chain.with_bias(level - np.einsum("gtd,gd->gt", kernel, seen.mean).reshape(-1))

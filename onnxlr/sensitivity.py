@@ -1,0 +1,87 @@
+"""How much each layer's error matters to the network's outputs, by disturbing one layer at a time.
+
+A layer loses its weakest output directions, as a factorization would have it, and the rest of the network is run from
+there on data held out from all fitting.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlr.calibration.walker import Walker
+from onnxlr.drafts import levelled
+from onnxlr.planning.candidates import read_layer
+from onnxlr.schemes.basis import Basis
+from onnxlr.schemes.fitted import FittedBasis
+from onnxlr.schemes.observed import Observed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from onnxlr.calibrate import Calibration
+    from onnxlr.calibration.observe import Place, Seen
+    from onnxlr.prepare import Prepared
+    from onnxlr.target import Target
+    from onnxlr_passes.chain import Chain
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+PROBE = 0.15
+"""Relative error of a disturbed layer, at least: that of a mild factorization."""
+
+BATCHES = 2
+"""Batches the network is run on, for every layer."""
+
+
+def sensitivities(
+    prepared: Prepared,
+    folder: Path | None,
+    target: Target,
+    calibration: Calibration,
+    progress: Callable[[float], None],
+) -> dict[str, float]:
+    """Return, by site key, the squared relative error of the outputs per squared relative error of the layer's.
+
+    Layers that the data do not reach, or of one output channel, are left out.
+    """
+    names = [output.name for output in prepared.proto.graph.output]
+    feeds = (calibration.held or calibration.batches)[:BATCHES]
+    walker = Walker(prepared.proto, folder, target, feeds, calibration.memory)
+    as_it_was = walker.outcome(names, {})
+    found: dict[str, float] = {}
+    for done, (place, _) in enumerate(calibration.looks, start=1):
+        walker.hold = {later.value for later, _ in calibration.looks[done:]}
+        walker.advance([place.value])
+        probe = _probe(place, calibration.seen[place.site.key])
+        if probe is not None:
+            chain, error = probe
+            found[place.site.key] = apart(as_it_was, walker.outcome(names, {place.site.key: chain})) ** 2 / error**2
+        progress(done / len(calibration.looks))
+    return found
+
+
+def _probe(place: Place, seen: Seen) -> tuple[Chain, float] | None:
+    """Return the layer without its weakest output directions, and its relative error; None where there is but one."""
+    layer, scheme = read_layer(place.site), Basis()
+    solver = FittedBasis(scheme, Observed(layer, seen.metric()))
+    ranks = range(scheme.full_rank(layer.shape)[0] - 1, 0, -1)
+    rank = next((rank for rank in ranks if solver.error((rank,)) >= PROBE), 1)
+    if not ranks or solver.error((rank,)) <= 0.0:
+        return None
+    return levelled(solver.chain((rank,)), place.site, layer, seen), solver.error((rank,))
+
+
+def apart(before: Sequence[Sequence[Array]], after: Sequence[Sequence[Array]]) -> float:
+    """Return the relative L2 difference of outputs given batch by batch: the largest of all outputs'."""
+    worst = 0.0
+    for old, new in zip(before, after, strict=True):
+        if old[0].dtype.kind != "f":
+            continue
+        total = sum(float(np.square(one, dtype=np.float64).sum()) for one in old)
+        lost = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(old, new, strict=True))
+        worst = max(worst, sqrt(lost / total) if total > 0.0 else 0.0)
+    return worst
