@@ -37,7 +37,7 @@ def patch_sets(build: Path, train_count: int) -> tuple[PatchSet, ...]:
         PatchSet("validation", build / "validation.npz", 4000, SEED + 1),
         PatchSet("train", build / "train.npz", train_count, SEED + 2),
         PatchSet("test", SAMPLE / "test.npz", 4000, SEED + 3),
-        PatchSet("train", SAMPLE / "calibration.npz", 1536, SEED + 4, labelled=False),
+        PatchSet("train", SAMPLE / "calibration.npz", 6144, SEED + 4, labelled=False),
     )
 
 
