@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxlr
@@ -22,6 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from evaluate import accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SAMPLE = Path(__file__).parent
 ORIGINAL = SAMPLE / "charnet.onnx"
@@ -39,7 +42,14 @@ class Stage:
     nodes: tuple[tuple[str, str, int], ...]
 
 
-STAGES = (Stage((("conv1", "basis", 16), ("conv2", "cp3", 40))), Stage((("conv3", "cp3", 64),)))
+RANKS = (16, 40, 64)
+"""Of conv1, conv2 and conv3."""
+
+
+def stages(ranks: Sequence[int]) -> tuple[Stage, Stage]:
+    """Return the two stages."""
+    first, second, third = ranks
+    return Stage((("conv1", "basis", first), ("conv2", "cp3", second))), Stage((("conv3", "cp3", third),))
 
 
 def rewrite(model: onnx.ModelProto | Path, stage: Stage) -> onnx.ModelProto:
@@ -76,12 +86,14 @@ def row(name: str, path: Path, patches: Path) -> dict[str, Any]:
     }
 
 
-def run(build: Path, options: TrainOptions, samples: int | None, threads: int) -> list[dict[str, Any]]:
+def run(
+    build: Path, plan: Sequence[Stage], options: TrainOptions, samples: int | None, threads: int
+) -> list[dict[str, Any]]:
     """Rewrite and fine-tune stage by stage; returns a row per model, those of the test patches last."""
     work, validation = build / "stage.onnx", build / "validation.npz"
     rows = [row("original", ORIGINAL, validation)]
     model: onnx.ModelProto | Path = ORIGINAL
-    for number, stage in enumerate(STAGES, start=1):
+    for number, stage in enumerate(plan, start=1):
         model = rewrite(model, stage)
         onnx.save(model, str(work))
         rows.append(row(" ".join(f"{node} {family} {rank}" for node, family, rank in stage.nodes), work, validation))
@@ -104,7 +116,7 @@ def run(build: Path, options: TrainOptions, samples: int | None, threads: int) -
         show(rows)
     out = build / "charnet.ft.onnx"
     work.replace(out)
-    for number in range(1, len(STAGES) + 1):
+    for number in range(1, len(plan) + 1):
         (build / f"stage{number}.checkpoint").unlink(missing_ok=True)
     rows += [row("original", ORIGINAL, TEST), row("fine-tuned", out, TEST)]
     show(rows)
@@ -131,6 +143,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="12 000 patches, 3 epochs a stage")
     parser.add_argument("--samples", type=int, help="training patches; all by default")
     parser.add_argument("--epochs", type=int, default=6, help="epochs of each stage")
+    parser.add_argument("--ranks", type=int, nargs=3, default=RANKS, help="of conv1, conv2 and conv3")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -141,7 +154,7 @@ def main() -> None:
     options = TrainOptions(
         epochs=epochs, block_epochs=0, batch=(128,), learning_rate=2e-3, label_weight=0.3, seed=given.seed
     )
-    rows = run(given.build, options, samples, given.threads)
+    rows = run(given.build, stages(given.ranks), options, samples, given.threads)
     report = {
         "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "options": asdict(options),
