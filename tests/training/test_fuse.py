@@ -40,10 +40,10 @@ def pair(
         helper.make_node("Conv", ["h", "b", "o"], ["y" if not twice else "z"], "second", group=4, **last),
         *([helper.make_node("Add", ["z", "h"], ["y"], "sum")] if twice else []),
     ]
-    sides = [
+    inputs, results = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names] for names in (("x",), outputs)
-    ]
-    graph = helper.make_graph(nodes, "pair", *sides, weights)
+    )
+    graph = helper.make_graph(nodes, "pair", inputs, results, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
