@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-MOST, WORK = 12, 2e12
+MOST, WORK = 8, 1e12
 """Plans that are tried, at most, and the multiply-adds their fits may take together; two are always tried."""
 
 TEMPERED = 3.0

@@ -12,15 +12,15 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import cho_solve
 
 from onnxlr.calibration.memory import Memory
 from onnxlr.calibration.observe import moments_of, wide_layer
 from onnxlr.calibration.statistics import lifted
 from onnxlr.calibration.wide import fit_wide
-from onnxlr.rectified import closest
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import fitted_solver, refined
-from onnxlr.schemes.metric import Covariance, solve_right
+from onnxlr.schemes.metric import Covariance, factor
 from onnxlr.schemes.observed import Observed
 from onnxlr.schemes.registry import by_name
 from onnxlr_passes.chain import Chain, Stage
@@ -40,7 +40,7 @@ class FitOptions:
     """How strongly a fit trusts the sample: ridges relative to the mean variance of the inputs.
 
     ``pull`` draws the dense kernel back to the original's, ``ridge`` adds to the metric of the factorization. There is
-    a round through the ReLU for each of the ``weights`` of :func:`closest`.
+    a round through what hides part of the answers for each of the ``weights`` of :mod:`onnxlr.calibration.activation`.
     """
 
     pull: float = 3e-3
@@ -53,7 +53,8 @@ class FitOptions:
 class Fitted:
     """A layer's new chain with its bias; ``error`` is sqrt(E||y - y^||^2 / Var y) on the rows it was fitted to.
 
-    For a MatMul, which cannot have a bias, y is taken about zero; behind a ReLU, y is what leaves that.
+    For a MatMul, which cannot have a bias, y is taken about zero; behind an activation that hides part of y, y is
+    what leaves that.
     """
 
     chain: Chain
@@ -64,7 +65,7 @@ class Fitted:
 class Task:
     """One layer: ``rows`` (g, n, D) it receives and ``wanted`` (n, T) it should answer.
 
-    ``shift`` is what is added to its answer before a ReLU, (n, T) or a number; None where no ReLU follows.
+    ``shift`` is what is added to its answer before the activation, (n, T) or a number; None where there is none.
     """
 
     place: Place
@@ -96,6 +97,11 @@ class Task:
         return moments.covariance, moments.mean
 
     @cached_property
+    def pulled(self) -> list[Array]:
+        """Lower Cholesky factors (D, D), by group, of what the dense kernel's change is solved with."""
+        return [factor(moment) for moment in lifted(self.moments[0], self.options.pull)]
+
+    @cached_property
     def metric(self) -> Covariance:
         """The metric chains are fitted in."""
         covariance, mean = self.moments
@@ -118,10 +124,10 @@ class Task:
 
     def _beyond(self, answers: Array, rows: slice) -> Array:
         """Return answers as the rest of the network sees them."""
-        if self.shift is None:
+        if self.shift is None or self.place.activation is None:
             return answers[rows]
         shift = self.shift[rows] if isinstance(self.shift, np.ndarray) else self.shift
-        return np.maximum(answers[rows] + shift, 0.0)
+        return self.place.activation.of(answers[rows] + shift)
 
 
 def fit_layer(task: Task, choice: Choice | None, draft: Chain | None) -> Fitted:
@@ -136,8 +142,10 @@ def fit_layer(task: Task, choice: Choice | None, draft: Chain | None) -> Fitted:
     chain = _solve(task, task.wanted, choice, draft)
     answers = task.answers(chain)
     best = (task.loss(answers, held), chain, task.loss(answers, seen))
-    for weight in options.weights if task.shift is not None else ():
-        wanted = closest(task.wanted + task.shift, answers + task.shift, weight) - task.shift
+    for weight in options.weights:
+        if task.shift is None or place.activation is None:
+            break
+        wanted = place.activation.closest(task.wanted + task.shift, answers + task.shift, weight) - task.shift
         chain = _solve(task, wanted, choice, chain)
         answers = task.answers(chain)
         found = (task.loss(answers, held), chain, task.loss(answers, seen))
@@ -160,8 +168,10 @@ def _solve(task: Task, wanted: Array, choice: Choice | None, before: Chain | Non
     apart = answers - _level(task, wanted).reshape(group, t, 1).astype(answers.dtype)
     cross = np.matmul(apart, task.rows[:, :n]).astype(np.float64) / n
     flat = task.layer.grouped().reshape(group, t, d)
-    pulled = lifted(covariance, task.options.pull)
-    change = [solve_right(p, x - w @ c) for p, x, w, c in zip(pulled, cross, flat, covariance, strict=True)]
+    change = [
+        cho_solve((lower, True), (x - w @ c).T, check_finite=False).T
+        for lower, x, w, c in zip(task.pulled, cross, flat, covariance, strict=True)
+    ]
     dense = Layer((flat + np.stack(change)).reshape(task.layer.weight.shape), task.layer.geometry)
     return _levelled(task, _chain(task, dense, choice, before), wanted)
 

@@ -82,7 +82,7 @@ def _task(
     """Return what the layer now receives and should answer: as it did, plus what its shortcut now lacks."""
     rows = gather(place, walker.known[place.value], where)
     if not corrected or place.other is None or seen.sums is None:
-        shift = 0.0 if place.rectified and place.joined is None else None
+        shift = 0.0 if place.activation is not None and place.joined is None else None
         return Task(place, rows, seen.answers, shift, options)
     now = np.concatenate([answers_of(place, walker.known[place.other][i], w) for i, w in enumerate(where)])
-    return Task(place, rows, seen.sums - now, now if place.rectified else None, options)
+    return Task(place, rows, seen.sums - now, None if place.activation is None else now, options)

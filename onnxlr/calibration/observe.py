@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlr.calibration.activation import Activation, activation_behind
 from onnxlr.calibration.positions import Look, patches, values
 from onnxlr.calibration.statistics import Moments, lifted
 from onnxlr.calibration.store import Store, read
 from onnxlr.calibration.walker import Walker, fixed_nodes
 from onnxlr.schemes.metric import Covariance, Rows
+from onnxlr_passes.constants import Constants
 from onnxlr_passes.scopes import scopes
 
 if TYPE_CHECKING:
@@ -40,14 +42,14 @@ UNSEEN = 1e-2
 class Place:
     """A layer in the main graph: its input, and the Add behind it with the other operand, where it feeds just that.
 
-    ``rectified`` says that nothing but a Relu reads the Add or, without one, the layer.
+    ``activation`` is what alone reads the Add or, without one, the layer, and hides part of it.
     """
 
     site: Site
     value: str
     joined: str | None
     other: str | None
-    rectified: bool
+    activation: Activation | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +89,7 @@ class Seen:
 
 def places(model: onnx.ModelProto, sites: Sequence[Site]) -> tuple[Place, ...]:
     """Return where the sites of the main graph stand; those in bodies and functions, or on constants, are left out."""
-    main = scopes(model)[0]
+    main, known = scopes(model)[0], Constants(model)
     constants = {tensor.name for tensor in model.graph.initializer} | set(fixed_nodes(model.graph))
     found = []
     for site in sites:
@@ -100,10 +102,9 @@ def places(model: onnx.ModelProto, sites: Sequence[Site]) -> tuple[Place, ...]:
             others = [name for name in readers[0].input if name != site.output]
             if len(others) == 1 and others[0] not in constants:
                 joined, other = readers[0].output[0], others[0]
-        last = joined or site.output
-        after = main.consumers(last)
-        rectified = bool(after) and not main.is_output(last) and all(reader.op_type == "Relu" for reader in after)
-        found.append(Place(site, node.input[0], joined, other, rectified))
+        channels = 0 if site.op == "MatMul" else site.out_channels
+        activation = activation_behind(known, main, joined or site.output, channels)
+        found.append(Place(site, node.input[0], joined, other, activation))
     return tuple(found)
 
 

@@ -39,8 +39,7 @@ class Lift:
 
     ``kernel`` W (T, n, b) and ``covariance`` C (n, b, n, b): n runs over what the first stage sees, b over the taps it
     leaves. ``cross`` is W C, (T, n, b); ``total`` is tr(W C W^T). ``starts`` (n, n) holds the rows V starts from, best
-    first; ``explained`` (n b, T) is such that the energy a regression on the first k rows explains is the sum of the
-    squares of its first k b rows.
+    first.
     """
 
     kernel: Array
@@ -48,7 +47,7 @@ class Lift:
     cross: Array
     total: float
     starts: Array
-    explained: Array
+    _explained: list[Array] = field(default_factory=list, repr=False)
     _spectra: dict[int, Array] = field(default_factory=dict, repr=False)
 
     def lost(self, k: int, rank: int) -> float:
@@ -56,9 +55,23 @@ class Lift:
         if self.total <= 0.0:
             return 0.0
         if k not in self._spectra:
-            rows = self.explained[: k * self.kernel.shape[2]]
+            rows = self._explaining()[: k * self.kernel.shape[2]]
             self._spectra[k] = np.linalg.eigvalsh(rows.T @ rows)[::-1].cumsum()
         return max(1.0 - float(self._spectra[k][min(rank, self.kernel.shape[0]) - 1]) / self.total, 0.0)
+
+    def _explaining(self) -> Array:
+        """Return rows (n b, T): the energy a regression on the first k of ``starts`` explains is that of k b of them.
+
+        Only estimates need them, and they are most of the work where n b is large.
+        """
+        if not self._explained:
+            t, _, b = self.kernel.shape
+            k = self.starts.shape[0]
+            lifted = np.tensordot(self.starts, self.covariance, (1, 0))
+            moment = np.tensordot(lifted, self.starts, (2, 1)).transpose(0, 1, 3, 2).reshape(k * b, k * b)
+            right = np.tensordot(self.starts, self.cross, (1, 1)).transpose(0, 2, 1).reshape(k * b, t)
+            self._explained.append(solve_triangular(factor(moment), right, lower=True, check_finite=False))
+        return self._explained[0]
 
     def fit(self, k: int, rank: int) -> Fit:
         """Return the fit at ``k`` first channels and output rank ``rank``, alternating while it pays."""
@@ -111,12 +124,7 @@ def make_lift(kernel: Array, covariance: Array, most: int) -> Lift:
     flat = covariance.reshape(n * b, n * b)
     cross = (kernel.reshape(t, n * b) @ flat).reshape(t, n, b)
     total = float(np.einsum("tnb,tnb->", cross, kernel))
-    k = starts.shape[0]
-    lifted = np.tensordot(starts, covariance, (1, 0))
-    moment = np.tensordot(lifted, starts, (2, 1)).transpose(0, 1, 3, 2).reshape(k * b, k * b)
-    right = np.tensordot(starts, cross, (1, 1)).transpose(0, 2, 1).reshape(k * b, t)
-    explained = solve_triangular(factor(moment), right, lower=True, check_finite=False)
-    return Lift(kernel, covariance, cross, total, starts, explained)
+    return Lift(kernel, covariance, cross, total, starts)
 
 
 def _update_first(lift: Lift, fit: Fit) -> Array:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from onnxlr.evaluation import Unit
 
 BASELINE = "BALF rule"
-WAYS = ("weights", "data", "refit")
-HEADS = {"weights": "weights only", "data": "+ data", "refit": "+ refit"}
+WAYS = ("weights", "data", "refit", "allocation")
+HEADS = {"weights": "weights only", "data": "+ data", "refit": "+ refit", "allocation": "+ allocation"}
 
 
 @dataclass(frozen=True, slots=True)

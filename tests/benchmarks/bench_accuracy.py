@@ -3,10 +3,11 @@
     python -m tests.benchmarks.bench_accuracy [--model MODEL --data PATH --test PATH] [--keep 0.5 0.2] [--scheme auto]
 
 For every share of the MACs: BALF's rule (``basis`` on every layer, fitted alone), then, for each family alone and for
-``auto``, factors of the weights only, factors fitted to what the original's layers see (``data``), and the rewrite of
-``onnxlr rewrite --data``, whose layers are fitted one after the other to what they then receive (``refit``). The last
-two follow the same plan. Without arguments the sample network and its data are used. ``--rewritten`` judges models
-made before as well. Prints a line for each model, then a Markdown table, and writes all figures as JSON.
+``auto``, factors of the weights only, factors fitted to what the original's layers see (``data``), layers fitted one
+after the other to what they then receive (``refit``), and ``onnxlr rewrite --data``, whose plan is chosen by what plans
+do to the outputs (``allocation``). The two before it follow the plan of least summed errors. Without arguments the
+sample network and its data are used. ``--rewritten`` judges models made before as well. Prints a line for each model,
+then a Markdown table, and writes all figures as JSON.
 """
 
 # ruff: noqa: T201
@@ -27,10 +28,11 @@ from onnxlr.calibration import ImageOptions
 from onnxlr.errors import BudgetError, OnnxlrError
 from onnxlr.evaluation import EvaluationData, Evaluator, Judge, choose_metric, drop
 from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
+from onnxlr.planning.plan import Plan
 from onnxlr.prepare import Selection, prepare
 from onnxlr.schemes.registry import families
 from tests.benchmarks.accuracy_table import BASELINE, WAYS, Row, as_json, heading, markdown
-from tests.benchmarks.layer_by_layer import Made, Subject, balf_choices, fitted_alone, look
+from tests.benchmarks.layer_by_layer import Made, Subject, balf_choices, fitted_alone, knapsack_choices, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +165,7 @@ def _baseline(bench: Bench, keep: float) -> Iterator[Row]:
 
 
 def _ablation(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
-    """Yield the rows of one scheme; those with data follow the plan of the rewrite."""
+    """Yield the rows of one scheme."""
     options = bench.options
     shapes, target = bench.subject.prepared.shapes, bench.judged.judge.target
     if "weights" in options.ways:
@@ -173,29 +175,49 @@ def _ablation(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
         )
         made = Made(blind.model, blind.summary.kept_macs)
         yield bench.row("weights", scheme, keep, made, perf_counter() - start)
-    if not {"data", "refit"} & set(options.ways):
-        return
+    if {"data", "refit"} & set(options.ways):
+        yield from _planned(bench, scheme, keep)
+    if "allocation" in options.ways:
+        start = perf_counter()
+        full = _rewritten(bench, scheme, keep, None)
+        made = Made(full.model, full.summary.kept_macs)
+        yield bench.row("allocation", scheme, keep, made, perf_counter() - start)
+
+
+def _planned(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
+    """Yield the rows that follow the knapsack on the layers' own errors."""
+    ways = bench.options.ways
     start = perf_counter()
-    full = onnxlr.rewrite(
+    choices = knapsack_choices(bench.subject, scheme, keep)
+    planned = perf_counter() - start
+    if "data" in ways:
+        start = perf_counter()
+        made = fitted_alone(bench.subject, choices)
+        yield bench.row("data", scheme, keep, made, planned + perf_counter() - start)
+    if "refit" in ways:
+        start = perf_counter()
+        refit = _rewritten(bench, scheme, keep, Plan(choices))
+        made = Made(refit.model, refit.summary.kept_macs)
+        yield bench.row("refit", scheme, keep, made, planned + perf_counter() - start)
+
+
+def _rewritten(bench: Bench, scheme: str, keep: float, plan: Plan | None) -> onnxlr.Rewrite:
+    """Rewrite with data: along ``plan``, or as ``onnxlr rewrite`` does it."""
+    options = bench.options
+    return onnxlr.rewrite(
         options.model,
-        scheme=scheme,
-        keep_macs=keep,
+        scheme=scheme if plan is None else "auto",
+        keep_macs=keep if plan is None else None,
+        plan=plan,
         data=options.data,
         samples=options.samples,
         images=_images(options) if is_folder(options.data) else None,
         memory=options.memory,
-        shapes=shapes,
-        threads=target.threads,
+        shapes=bench.subject.prepared.shapes,
+        threads=bench.judged.judge.target.threads,
         validate=False,
         seed=options.seed,
     )
-    seconds = perf_counter() - start
-    if "data" in options.ways:
-        start = perf_counter()
-        made = fitted_alone(bench.subject, full.plan.choices)
-        yield bench.row("data", scheme, keep, made, perf_counter() - start)
-    if "refit" in options.ways:
-        yield bench.row("refit", scheme, keep, Made(full.model, full.summary.kept_macs), seconds)
 
 
 def _images(options: argparse.Namespace) -> ImageOptions:

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING
 from onnxlr.calibrate import Calibration, calibrate
 from onnxlr.errors import BudgetError
 from onnxlr.factorize import factorize
-from onnxlr.planning.candidates import read_layer
+from onnxlr.planning.candidates import enumerate_choices, read_layer
 from onnxlr.planning.knapsack import knapsack
 from onnxlr.planning.plan import Choice
+from onnxlr.planning.rules import RULES
+from onnxlr.planning.sharing import Sharing
 from onnxlr.prepare import Prepared, Selection, prepare
 from onnxlr.schemes.basis import Basis
 from onnxlr.schemes.fitted import FittedBasis
 from onnxlr.schemes.observed import Observed
+from onnxlr.schemes.registry import by_family
+from onnxlr.target import channel_block
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
@@ -83,6 +87,21 @@ def balf_choices(subject: Subject, keep: float) -> tuple[Choice, ...]:
         for workload, rank in zip(able, picks, strict=True)
         if rank > 0
     )
+
+
+def knapsack_choices(subject: Subject, scheme: str, keep: float) -> tuple[Choice, ...]:
+    """Return the plan of least summed squared errors of the layers' outputs within ``keep`` of the MACs.
+
+    Raises
+    ------
+    BudgetError
+        When no plan is within it.
+    """
+    prepared = subject.prepared
+    choices = enumerate_choices(
+        prepared.workloads, by_family((scheme,)), channel_block("cpu"), subject.calibration.metrics(), lambda _: None
+    )
+    return tuple(share.choice for share in Sharing(choices, prepared.other_macs, keep).by(RULES[0], {}))
 
 
 def fitted_alone(subject: Subject, choices: Sequence[Choice]) -> Made:

@@ -96,6 +96,21 @@ def test_only_what_is_read_later_is_kept() -> None:
     assert walker.needs("y") == set()
 
 
+def test_an_outcome_is_what_the_whole_gives_and_leaves_the_walk_where_it_is() -> None:
+    model, data = branching(), batches()
+    walker = Walker(model, None, TARGET, data, Memory())
+    walker.advance(["r0"])
+    before = set(walker.known)
+    y, r0 = walker.outcome(["y", "r0"], {})
+    assert set(walker.known) == before
+    for i, batch in enumerate(data):
+        one = whole(model, batch["x"])
+        np.testing.assert_allclose(y[i], one["y"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(r0[i], walker.known["r0"][i])
+    walker.advance(["y"])
+    np.testing.assert_array_equal(walker.known["y"][2], y[2])
+
+
 def test_a_store_beyond_its_limit_is_on_disk_and_makes_room_again() -> None:
     arrays = [np.full((10, 10), i, np.float32) for i in range(5)]
     store = Store(900)

@@ -1,0 +1,143 @@
+"""A budget shared out over layers by what it does to the outputs: least measured error, within the budget, no guess."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+
+import onnxlr
+from onnxlr import drafts, model_io
+from onnxlr.allocate import affordable, tempered
+from onnxlr.calibrate import Calibration, calibrate
+from onnxlr.calibration.observe import Seen
+from onnxlr.drafts import Drafts
+from onnxlr.errors import BudgetError
+from onnxlr.opening import calibration_data, data_options, shapes_of, target_of
+from onnxlr.planning.candidates import enumerate_choices
+from onnxlr.planning.rules import RULES
+from onnxlr.planning.sharing import Sharing
+from onnxlr.prepare import Prepared, Selection, prepare
+from onnxlr.schemes.registry import by_family
+from onnxlr.sensitivity import sensitivities
+from tests.laws.graphs import count_macs
+from tests.planning.test_budgets import network
+from tests.test_refit import PADS, correlated, feeds, model_of, node, weight
+
+if TYPE_CHECKING:
+    from onnxlr.target import Target
+
+
+def images(count: int, seed: int) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.standard_normal((1, 8, 12, 12)).astype(np.float32)} for _ in range(count)]
+
+
+def looked_at(model: onnx.ModelProto, data: list[dict[str, np.ndarray]]) -> tuple[Prepared, Target, Calibration]:
+    loaded = model_io.load(model)
+    options, _ = data_options(data, None, None, None, "4GB", 0)
+    with calibration_data(loaded, data, {}, options) as source:
+        assert source is not None
+        target = target_of("cpu", 1, shapes_of(None, source, None))
+        prepared = prepare(loaded, target, Selection(), simplify=False)
+        return prepared, target, calibrate(prepared, None, target, source, 0, lambda _: None)
+
+
+def sharing_of(prepared: Prepared, calibration: Calibration, share: float) -> Sharing:
+    choices = enumerate_choices(
+        prepared.workloads, by_family(("basis", "separable")), 8, calibration.metrics(), lambda _: None
+    )
+    return Sharing(choices, prepared.other_macs, share)
+
+
+def macs_of(sharing: Sharing, plan: dict[str, tuple[str, tuple[int, ...]]]) -> int:
+    total = sharing.other_macs
+    for of in sharing.choices:
+        macs = {(c.scheme, c.ranks): c.macs for c in of.candidates}
+        key = of.workload.site.key
+        total += macs[plan[key]] if key in plan else of.workload.macs
+    return total
+
+
+def test_the_plan_with_the_least_error_on_held_out_data_is_taken() -> None:
+    found = onnxlr.rewrite(network(), keep_macs=0.4, data=images(64, 0), validate=False, simplify=False)
+    tried = found.summary.allocated
+    assert tried is not None
+    measured = [one.measured for one in tried.tried]
+    assert len(measured) > 1
+    assert len(set(measured)) > 1, "plans that are all alike prove nothing"
+    assert tried.chosen == int(np.argmin(measured))
+    assert all(0.2 < one.predicted / one.measured < 5.0 for one in tried.tried)
+    assert count_macs(found.model) <= 0.4 * count_macs(network())
+
+
+def test_a_branch_that_hardly_counts_is_hardly_sensitive() -> None:
+    nodes = [
+        node("Conv", ["x", "w0"], ["a"], "loud", **PADS),
+        node("Conv", ["x", "w1"], ["b"], "quiet", **PADS),
+        node("Mul", ["b", "little"], ["c"]),
+        node("Add", ["a", "c"], ["y"]),
+    ]
+    little = onnx.numpy_helper.from_array(np.array(0.01, np.float32), "little")
+    model = model_of(nodes, [weight("w0", 12, 6, 3, 3), weight("w1", 12, 6, 3, 3, seed=1), little], 6, 8, 8)
+    prepared, target, calibration = looked_at(model, feeds(correlated(64, 0)))
+    found = sensitivities(prepared, None, target, calibration, lambda _: None)
+    loud, quiet = found["a"], found["b"]
+    assert loud == pytest.approx(1.0, rel=0.2), "an output that is the layer's own loses what the layer loses"
+    assert quiet == pytest.approx(1e-4, rel=0.5)
+
+
+def test_weights_are_kept_within_bounds_of_the_median() -> None:
+    found = tempered({"a": 1.0, "b": 4.0, "c": 1e6, "d": 0.0, "e": 1.0})
+    assert found == {"a": 1.0, "b": 2.0, "c": 3.0, "d": 1.0 / 3.0, "e": 1.0}
+    assert tempered({}) == {}
+
+
+def test_sharing_keeps_to_the_budget_and_even_shares_are_even() -> None:
+    prepared, _, calibration = looked_at(network(), images(48, 0))
+    sharing = sharing_of(prepared, calibration, 0.5)
+    for shares in (sharing.evenly(), *(sharing.by(rule, {}) for rule in RULES)):
+        plan = {one.choice.site: (one.choice.scheme, one.choice.ranks) for one in shares}
+        assert macs_of(sharing, plan) <= 0.5 * prepared.macs
+    best = sharing.by(RULES[0], {})
+    favoured = best[0].choice.site
+    moved = sharing.by(RULES[0], {favoured: 100.0})
+    errors = {one.choice.site: one.error for one in moved}
+    assert errors.get(favoured, 0.0) < best[0].error, "a layer that matters more keeps more"
+    with pytest.raises(BudgetError, match="keeps as little as"):
+        sharing_of(prepared, calibration, 0.001).check()
+
+
+def test_drafts_are_made_once_and_forgotten_when_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared, _, calibration = looked_at(network(), images(48, 0))
+    sites = {workload.site.key: workload.site for workload in prepared.workloads}
+    choices = [one.choice for one in sharing_of(prepared, calibration, 0.5).evenly()]
+    known = Drafts(calibration.seen)
+    made = known.of(sites, choices, lambda _: None)
+    again = known.of(sites, choices, lambda _: None)
+    assert all(again[key] is chain for key, chain in made.items())
+    monkeypatch.setattr(drafts, "ROOM", 0)
+    anew = known.of(sites, choices, lambda _: None)
+    other = known.of(sites, choices, lambda _: None)
+    assert all(other[key] is not chain for key, chain in anew.items())
+    for key, chain in made.items():
+        for mine, yours in zip(chain.steps, other[key].steps, strict=True):
+            assert all(np.array_equal(a.weight, b.weight) for a, b in zip(mine, yours, strict=True))
+
+
+def test_wide_networks_are_tried_less_often() -> None:
+    _, _, calibration = looked_at(network(), images(16, 0))
+    assert affordable(calibration) == 8
+    empty = np.zeros(0)
+    wide = {f"w{i}": Seen(1, np.zeros((1, 4608)), empty, wide=False, own=empty, joined=None) for i in range(30)}
+    assert affordable(replace(calibration, seen=wide)) == 2
+
+
+def test_replaying_the_plan_gives_the_same_bytes() -> None:
+    data = images(48, 3)
+    first = onnxlr.rewrite(network(), keep_macs=0.5, data=data, validate=False)
+    again = onnxlr.rewrite(network(), plan=first.plan, data=data, validate=False)
+    assert first.model.SerializeToString(deterministic=True) == again.model.SerializeToString(deterministic=True)

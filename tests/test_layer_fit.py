@@ -1,0 +1,80 @@
+"""One layer's fit: rounds through what hides its answers only where they help, and no fit that held-out rows refute."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from onnxlr.calibration.activation import Maxout, Relu
+from onnxlr.calibration.observe import Place
+from onnxlr.layer_fit import HELD_OUT, FitOptions, Task, fit_layer
+from onnxlr.planning.plan import Choice
+from onnxlr_passes.sites import locate
+from tests.test_refit import model_of, node, weight
+
+ROWS = 1600
+BASIS = Choice("y", "layer", "basis", (3,))
+
+
+def place_of(activation: Relu | Maxout | None) -> Place:
+    model = model_of([node("Conv", ["x", "w"], ["y"], "layer")], [weight("w", 12, 8, 1, 1)], 8, 6, 6)
+    (site,), _ = locate(model)
+    return Place(site, "x", None, None, activation)
+
+
+def seen_by(place: Place, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (1, n, 8), and what the layer answers to them, shifted so that a ReLU hides most of it."""
+    rng = np.random.default_rng(seed)
+    rows = (rng.standard_normal((1, ROWS, 8)) @ np.diag(0.7 ** np.arange(8))).astype(np.float32)
+    kernel = place.site.kernel().reshape(12, 8)
+    return rows, (rows[0] @ kernel.T - 0.8).astype(np.float32)
+
+
+def loss_on_held_out(task: Task, fitted_with: FitOptions, choice: Choice | None) -> float:
+    tried = Task(task.place, task.rows, task.wanted, task.shift, fitted_with)
+    return task.loss(task.answers(fit_layer(tried, choice, None).chain), slice(task.fitted_rows, None))
+
+
+def test_rounds_through_the_activation_lower_what_is_lost_behind_it() -> None:
+    for activation in (Relu(), Maxout(2, strided=False), Maxout(3, strided=True)):
+        place = place_of(activation)
+        task = Task(place, *seen_by(place, 0), 0.0, FitOptions())
+        plain = loss_on_held_out(task, FitOptions(weights=()), BASIS)
+        assert loss_on_held_out(task, FitOptions(), BASIS) < 0.98 * plain, activation
+
+
+def test_rounds_are_never_worse_on_held_out_rows() -> None:
+    place = place_of(Relu())
+    for seed in range(4):
+        rows, own = seen_by(place, seed)
+        wanted = np.roll(own, 1, axis=1)  # another kernel's answers, so that some fit is better than none
+        fitted = ROWS - ROWS // HELD_OUT
+        noise = np.random.default_rng(seed).standard_normal((fitted, 12))
+        wanted[:fitted] += 3.0 * noise.astype(np.float32)  # even about zero, but not behind a ReLU: rounds are misled
+        task = Task(place, rows, wanted, 0.7, FitOptions())
+        plain = loss_on_held_out(task, FitOptions(weights=()), BASIS)
+        assert loss_on_held_out(task, FitOptions(weights=(1e-3, 10.0, 1e-3)), BASIS) <= plain
+
+
+def test_a_fit_that_held_out_rows_refute_is_not_kept() -> None:
+    place = place_of(None)
+    rows, wanted = seen_by(place, 2)
+    n = ROWS - ROWS // HELD_OUT
+    misled = wanted.copy()
+    misled[:n] = -wanted[:n]  # what is fitted to says the opposite of what is held out
+    own = place.site.kernel()
+    kept = fit_layer(Task(place, rows, misled, None, FitOptions()), None, None).chain.contract(place.site.geometry)
+    np.testing.assert_array_equal(kept, own)
+    fair = fit_layer(Task(place, rows, 0.5 * wanted, None, FitOptions()), None, None)
+    changed = fair.chain.contract(place.site.geometry)
+    assert np.linalg.norm(changed - 0.5 * own) < 0.1 * np.linalg.norm(own), "a refit that held-out rows confirm is kept"
+
+
+def test_a_draft_is_where_a_fit_starts() -> None:
+    place = place_of(None)
+    task = Task(place, *seen_by(place, 3), None, FitOptions())
+    choice = replace(BASIS, scheme="projection", ranks=(4,))
+    draft = fit_layer(task, choice, None).chain
+    again = fit_layer(task, choice, draft)
+    assert task.loss(task.answers(again.chain), slice(None)) <= task.loss(task.answers(draft), slice(None)) * 1.01
