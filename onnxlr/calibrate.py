@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from onnxlr_passes.chain import Chain
 
 BATCH = 32
+"""Samples run at a time, at most."""
+
 HELD_OUT = 8
 """One batch in this many is kept back to measure the output error on."""
 
@@ -98,7 +100,8 @@ def calibrate(
     ModelError
         When the data do not fit the model, or it does not run.
     """
-    every = Batches.of(source.batches(BATCH), Store(source.memory.samples))
+    size = min(BATCH, max(source.count // HELD_OUT, 1))  # so that of few samples, too, some are held out
+    every = Batches.of(source.batches(size), Store(source.memory.samples))
     held = every.only([i for i in range(len(every)) if i % HELD_OUT == HELD_OUT - 1])
     batches = every.only([i for i in range(len(every)) if i % HELD_OUT != HELD_OUT - 1])
     if not batches:

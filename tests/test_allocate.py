@@ -25,7 +25,7 @@ from onnxlr.schemes.registry import by_family
 from onnxlr.sensitivity import sensitivities
 from tests.laws.graphs import count_macs
 from tests.planning.test_budgets import network
-from tests.test_refit import PADS, correlated, feeds, model_of, node, weight
+from tests.test_refit import PADS, correlated, feeds, model_of, node, residual, weight
 
 if TYPE_CHECKING:
     from onnxlr.target import Target
@@ -141,3 +141,10 @@ def test_replaying_the_plan_gives_the_same_bytes() -> None:
     first = onnxlr.rewrite(network(), keep_macs=0.5, data=data, validate=False)
     again = onnxlr.rewrite(network(), plan=first.plan, data=data, validate=False)
     assert first.model.SerializeToString(deterministic=True) == again.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(("count", "held"), [(7, 0), (8, 1), (64, 8), (300, 32)])
+def test_of_few_samples_some_are_held_out_too(count: int, held: int) -> None:
+    _, _, calibration = looked_at(residual(), feeds(correlated(count, 0)))
+    assert sum(len(batch["x"]) for batch in calibration.held) == held
+    assert calibration.samples + held == count
