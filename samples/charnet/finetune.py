@@ -42,7 +42,7 @@ class Stage:
     nodes: tuple[tuple[str, str, int], ...]
 
 
-RANKS = (16, 40, 64)
+RANKS = (16, 32, 64)
 """Of conv1, conv2 and conv3."""
 
 
