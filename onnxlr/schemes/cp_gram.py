@@ -30,16 +30,36 @@ def solve(matrix: Real, target: Real) -> Real:
 
 
 def inverted(matrix: Real) -> Real:
-    """Return the inverses of positive definite matrices (..., R, R), by halves and their Schur complements."""
+    """Return the inverses of ``ridged`` matrices (..., R, R), computed in float64.
+
+    Rounding leaves the Gram matrices of nearly dependent terms with negative eigenvalues beyond the ridge. Halves
+    without pivots may then give anything: what is larger than the ridge allows is replaced by the pseudoinverse.
+    """
+    wide: Array = matrix.astype(np.float64)
+    with np.errstate(all="ignore"):
+        try:
+            inverse = _by_halves(wide)
+        except np.linalg.LinAlgError:
+            inverse = np.full_like(wide, np.nan)
+    precision = float(np.finfo(matrix.dtype).eps)
+    level = np.einsum("...rr->...r", wide).mean(axis=-1)
+    lost = ~(np.abs(inverse).max(axis=(-1, -2)) * level * precision <= 1.0)
+    if lost.any():
+        inverse[lost] = np.linalg.pinv(wide[lost], rcond=10.0 * precision, hermitian=True)
+    return inverse.astype(matrix.dtype)
+
+
+def _by_halves(matrix: Array) -> Array:
+    """Invert by halves and their Schur complements."""
     size = matrix.shape[-1]
     if size <= LEAF:
-        return np.linalg.inv(matrix)
+        return np.asarray(np.linalg.inv(matrix), np.float64)
     half = size // 2
     inverse = np.empty_like(matrix)
-    first = inverted(matrix[..., :half, :half])
+    first = _by_halves(matrix[..., :half, :half])
     across = matrix[..., half:, :half]
     turned = across @ first
-    second = inverted(matrix[..., half:, half:] - turned @ across.swapaxes(-1, -2))
+    second = _by_halves(matrix[..., half:, half:] - turned @ across.swapaxes(-1, -2))
     below = second @ turned
     inverse[..., half:, half:] = second
     inverse[..., half:, :half] = -below

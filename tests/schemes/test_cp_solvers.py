@@ -222,3 +222,17 @@ def test_no_worse_than_the_best_of_three_parafac(scheme, seed, rank):
     )
     ours = relative_error(weight, scheme.solver(layer).chain((rank,)).contract(layer.geometry))
     assert ours <= reference * (1.0 + 1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_systems_of_nearly_dependent_terms_stay_finite() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((2, 16, 5)).astype(np.float32)
+    factor = np.concatenate([base + np.float32(1e-4) * rng.standard_normal(base.shape).astype(np.float32)] * 40, axis=2)
+    factor /= np.linalg.norm(factor, axis=1, keepdims=True)
+    gram = (factor.swapaxes(1, 2) @ factor) ** 2
+    assert np.linalg.eigvalsh(gram.astype(np.float64)).min() < 1e-6
+    target = rng.standard_normal((2, 7, 200)).astype(np.float32) @ gram
+    solution = solve(gram, target)
+    assert np.isfinite(solution).all()
+    assert np.linalg.norm(solution @ gram - target) < 1e-3 * np.linalg.norm(target)
