@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxlr.calibrate import fit_alone
 from onnxlr.calibration.walker import Walker
-from onnxlr.factorize import factorize
 from onnxlr.planning.rules import RULES
-from onnxlr.prepare import only
 from onnxlr.report.allocated import Allocated, Tried
 from onnxlr.sensitivity import apart, sensitivities
 from onnxlr_passes.decompose import Decompose
@@ -67,12 +66,7 @@ class _Bench:
 
     def measure(self, shares: Sequence[Share]) -> float:
         """Return the relative L2 error of the outputs, every layer fitted to what the original shows it."""
-        choices = [share.choice for share in shares if share.choice.site in self.calibration.seen]
-        blind = [share.choice for share in shares if share.choice.site not in self.calibration.seen]
-        sites = {workload.site.key: workload.site for workload in self.prepared.workloads}
-        made = factorize(only(self.prepared, [choice.site for choice in blind]), blind, lambda _: None)
-        chains = {one.choice.site: one.chain for one in made}
-        chains |= self.calibration.drafts.of(sites, choices, lambda _: None)
+        chains = fit_alone(self.prepared, self.calibration, [share.choice for share in shares])
         rewritten = Decompose(chains, self.folder)(self.prepared.proto).model
         return apart(self._as_it_was, self._outputs(rewritten))
 
@@ -110,7 +104,7 @@ def allocate(
 
     def attempt(how: str, shares: tuple[Share, ...]) -> bool:
         """Try a plan that was not tried yet; returns whether it is the best so far."""
-        if len(tried) >= most or any(_same(shares, others) for _, others, _ in tried):
+        if len(tried) >= most or any(shares == others for _, others, _ in tried):
             return False
         best = min((error for _, _, error in tried), default=float("inf"))
         tried.append((how, shares, bench.measure(shares)))
@@ -173,7 +167,3 @@ def _exchange(
                 if attempt("exchange between layers", sharing.by(rule, moved)):
                     at, helped = moved, True
                     break
-
-
-def _same(shares: Sequence[Share], others: Sequence[Share]) -> bool:
-    return [share.choice for share in shares] == [share.choice for share in others]

@@ -13,6 +13,7 @@ from onnxlr.errors import ModelError, UsageError
 from onnxlr.factorize import Factorized, check_choice, factorize
 from onnxlr.layer_fit import FitOptions
 from onnxlr.planning.candidates import read_layer
+from onnxlr.prepare import only
 from onnxlr.refit import refit
 from onnxlr.schemes.base import relative_error
 from onnxlr_passes.base import PassError
@@ -113,6 +114,18 @@ def calibrate(
     )
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
     return Calibration(batches, held, looks, seen, source.memory, Drafts(seen))
+
+
+def fit_alone(prepared: Prepared, calibration: Calibration, choices: Sequence[Choice]) -> dict[str, Chain]:
+    """Return, by site key, the chosen chains, each fitted to what its layer sees and answers in the original network.
+
+    Layers that the data do not reach are factorized from their weights alone.
+    """
+    sites = {workload.site.key: workload.site for workload in prepared.workloads}
+    blind = [choice for choice in choices if choice.site not in calibration.seen]
+    made = factorize(only(prepared, [choice.site for choice in blind]), blind, lambda _: None)
+    reached = [choice for choice in choices if choice.site in calibration.seen]
+    return {one.choice.site: one.chain for one in made} | calibration.drafts.of(sites, reached, lambda _: None)
 
 
 def fit_to_data(

@@ -10,7 +10,7 @@ import numpy as np
 from onnxlr.parallel import side_by_side
 from onnxlr.planning.candidates import read_layer
 from onnxlr.schemes.fitted import fitted_solver
-from onnxlr.schemes.observed import Observed
+from onnxlr.schemes.observed import Observed, levelled
 from onnxlr.schemes.registry import by_name
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from onnxlr.calibration.observe import Seen
     from onnxlr.planning.plan import Choice
-    from onnxlr.schemes.base import Layer
     from onnxlr_passes.chain import Chain
     from onnxlr_passes.sites import Site
 
@@ -49,9 +48,9 @@ class Drafts:
 
         def make(choice: Choice) -> Chain:
             site, seen = sites[choice.site], self.seen[choice.site]
-            layer = read_layer(site)
-            chain = fitted_solver(by_name(choice.scheme), Observed(layer, seen.metric())).chain(choice.ranks)
-            return levelled(chain, site, layer, seen)
+            observed = Observed(read_layer(site), seen.metric())
+            chain = fitted_solver(by_name(choice.scheme), observed).chain(choice.ranks)
+            return answering(chain, site, seen)
 
         missing = [choice for choice in choices if choice not in self._known]
         made = side_by_side(make, missing, lambda choice: sites[choice.site].parameters, tell)
@@ -69,11 +68,8 @@ class Drafts:
             held -= 8 * self._known.pop(choice).parameters
 
 
-def levelled(chain: Chain, site: Site, layer: Layer, seen: Seen) -> Chain:
+def answering(chain: Chain, site: Site, seen: Seen) -> Chain:
     """Return the chain with the bias that makes its mean answer the layer's; a MatMul cannot have one."""
     if site.op == "MatMul":
         return chain
-    group, columns = seen.mean.shape
-    kernel = chain.contract(layer.geometry).reshape(group, -1, columns)
-    level = seen.answers.mean(axis=0, dtype=np.float64)
-    return chain.with_bias(level - np.einsum("gtd,gd->gt", kernel, seen.mean).reshape(-1))
+    return levelled(chain, site.geometry, seen.mean, seen.answers.mean(axis=0, dtype=np.float64))

@@ -21,7 +21,7 @@ from onnxlr.calibration.wide import fit_wide
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import fitted_solver, refined
 from onnxlr.schemes.metric import Covariance, factor
-from onnxlr.schemes.observed import Observed
+from onnxlr.schemes.observed import Observed, levelled
 from onnxlr.schemes.registry import by_name
 from onnxlr_passes.chain import Chain, Stage
 
@@ -195,9 +195,7 @@ def _levelled(task: Task, chain: Chain, wanted: Array) -> Chain:
     """Return the chain with the bias that makes its mean answer the one wanted; a MatMul cannot have one."""
     if not task.biased:
         return chain
-    group, _, d = task.rows.shape
-    kernel = chain.contract(task.layer.geometry).reshape(group, -1, d)
-    return chain.with_bias(_level(task, wanted) - np.einsum("gtd,gd->gt", kernel, task.moments[1]).reshape(-1))
+    return levelled(chain, task.layer.geometry, task.moments[1], _level(task, wanted))
 
 
 def _level(task: Task, wanted: Array) -> Array:

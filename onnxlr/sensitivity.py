@@ -6,21 +6,22 @@ there on data held out from all fitting.
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from onnxlr.calibration.walker import Walker
-from onnxlr.drafts import levelled
+from onnxlr.drafts import answering
 from onnxlr.planning.candidates import read_layer
 from onnxlr.schemes.basis import Basis
 from onnxlr.schemes.fitted import FittedBasis
 from onnxlr.schemes.observed import Observed
+from onnxlr.validation.numeric import OutputShapeError, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import numpy as np
 
     from onnxlr.calibrate import Calibration
     from onnxlr.calibration.observe import Place, Seen
@@ -46,7 +47,8 @@ def sensitivities(
 ) -> dict[str, float]:
     """Return, by site key, the squared relative error of the outputs per squared relative error of the layer's.
 
-    Layers that the data do not reach, or of one output channel, are left out.
+    Layers that the data do not reach, or of one output channel, are left out, and those whose disturbance changes the
+    shape of an output.
     """
     names = [output.name for output in prepared.proto.graph.output]
     feeds = (calibration.held or calibration.batches)[:BATCHES]
@@ -59,7 +61,9 @@ def sensitivities(
         probe = _probe(place, calibration.seen[place.site.key])
         if probe is not None:
             chain, error = probe
-            found[place.site.key] = apart(as_it_was, walker.outcome(names, {place.site.key: chain})) ** 2 / error**2
+            lost = apart(as_it_was, walker.outcome(names, {place.site.key: chain}))
+            if isfinite(lost):
+                found[place.site.key] = lost**2 / error**2
         progress(done / len(calibration.looks))
     return found
 
@@ -72,16 +76,18 @@ def _probe(place: Place, seen: Seen) -> tuple[Chain, float] | None:
     rank = next((rank for rank in ranks if solver.error((rank,)) >= PROBE), 1)
     if not ranks or solver.error((rank,)) <= 0.0:
         return None
-    return levelled(solver.chain((rank,)), place.site, layer, seen), solver.error((rank,))
+    return answering(solver.chain((rank,)), place.site, seen), solver.error((rank,))
 
 
 def apart(before: Sequence[Sequence[Array]], after: Sequence[Sequence[Array]]) -> float:
-    """Return the relative L2 difference of outputs given batch by batch: the largest of all outputs'."""
-    worst = 0.0
-    for old, new in zip(before, after, strict=True):
-        if old[0].dtype.kind != "f":
-            continue
-        total = sum(float(np.square(one, dtype=np.float64).sum()) for one in old)
-        lost = sum(float(np.square(a - b, dtype=np.float64).sum()) for a, b in zip(old, new, strict=True))
-        worst = max(worst, sqrt(lost / total) if total > 0.0 else 0.0)
-    return worst
+    """Return the relative L2 difference of floating-point outputs, each given batch by batch: the largest.
+
+    Infinity where an output has another shape, or values that are not finite.
+    """
+    kept = [index for index, arrays in enumerate(before) if arrays[0].dtype.kind == "f"]
+    names = [str(index) for index in kept]
+    try:
+        found = differences(names, [before[i] for i in kept], [after[i] for i in kept])
+    except OutputShapeError:
+        return inf
+    return max((inf if one.new_nonfinite else one.relative_l2 for one in found), default=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 
 import onnxlr
 from onnxlr import drafts, model_io
-from onnxlr.allocate import affordable, tempered
-from onnxlr.calibrate import Calibration, calibrate
+from onnxlr.allocate import affordable, allocate, tempered
+from onnxlr.calibrate import Calibration, calibrate, fit_alone
 from onnxlr.calibration.observe import Seen
 from onnxlr.drafts import Drafts
 from onnxlr.errors import BudgetError
@@ -22,8 +23,10 @@ from onnxlr.planning.rules import RULES
 from onnxlr.planning.sharing import Sharing
 from onnxlr.prepare import Prepared, Selection, prepare
 from onnxlr.schemes.registry import by_family
-from onnxlr.sensitivity import sensitivities
+from onnxlr.sensitivity import apart, sensitivities
+from onnxlr_passes.decompose import Decompose
 from tests.laws.graphs import count_macs
+from tests.passes.one_conv import run
 from tests.planning.test_budgets import network
 from tests.test_refit import PADS, correlated, feeds, model_of, node, residual, weight
 
@@ -74,6 +77,30 @@ def test_the_plan_with_the_least_error_on_held_out_data_is_taken() -> None:
     assert count_macs(found.model) <= 0.4 * count_macs(network())
 
 
+def test_the_plan_returned_is_the_one_that_was_measured() -> None:
+    prepared, target, calibration = looked_at(network(), images(64, 0))
+    choices, record = allocate(
+        prepared, None, target, calibration, sharing_of(prepared, calibration, 0.4), lambda _: None
+    )
+    chains = fit_alone(prepared, calibration, choices)
+    rewritten = Decompose(chains, None)(prepared.proto).model
+    old, new = (
+        np.concatenate([run(model, **batch)[0] for batch in calibration.held]) for model in (prepared.proto, rewritten)
+    )
+    error = np.linalg.norm(new - old) / np.linalg.norm(old)
+    assert record.tried[record.chosen].measured == pytest.approx(error, rel=1e-3)
+    others = [one.measured for index, one in enumerate(record.tried) if index != record.chosen]
+    assert any(abs(one / error - 1.0) > 1e-2 for one in others), "another plan would have been noticed"
+
+
+@pytest.mark.parametrize("after", [np.zeros((2, 3), np.float32), np.full((2, 4), np.nan, np.float32)])
+def test_outputs_of_another_shape_or_without_values_are_infinitely_far_apart(after: np.ndarray) -> None:
+    before = np.ones((2, 4), np.float32)
+    assert apart([[before]], [[after]]) == inf
+    assert apart([[before]], [[1.5 * before]]) == pytest.approx(0.5)
+    assert apart([[before], [np.arange(3)]], [[before], [np.arange(4)]]) == 0.0, "only floating-point outputs count"
+
+
 def test_a_branch_that_hardly_counts_is_hardly_sensitive() -> None:
     nodes = [
         node("Conv", ["x", "w0"], ["a"], "loud", **PADS),
@@ -102,6 +129,13 @@ def test_sharing_keeps_to_the_budget_and_even_shares_are_even() -> None:
     for shares in (sharing.evenly(), *(sharing.by(rule, {}) for rule in RULES)):
         plan = {one.choice.site: (one.choice.scheme, one.choice.ranks) for one in shares}
         assert macs_of(sharing, plan) <= 0.5 * prepared.macs
+    dense = {of.workload.site.key: of.workload.macs for of in sharing.choices}
+    able = {of.workload.site.key: of.candidates for of in sharing.choices}
+    even = {one.choice.site: one for one in sharing.evenly()}
+    spent = {key: next(c.macs for c in able[key] if c.error == one.error) for key, one in even.items()}
+    largest = max(spent[key] / dense[key] for key in even)
+    for key, one in even.items():
+        assert one.error == min(c.error for c in able[key] if c.macs <= largest * dense[key])
     best = sharing.by(RULES[0], {})
     favoured = best[0].choice.site
     moved = sharing.by(RULES[0], {favoured: 100.0})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from onnxlr.schemes.base import Array
     from onnxlr_passes.chain import Chain
+    from onnxlr_passes.geometry import Geometry
 
 SAMPLE = 64
 """Channels per side of the part of a layer that estimates are made on."""
@@ -112,6 +113,13 @@ def _parallel(chain: Chain, layer: Layer) -> Array:
     channels = last.in_channels
     join = replace(last, weight=np.eye(channels).reshape(channels, channels, *last.geometry.kernel))
     return replace(chain, steps=(*chain.steps[:-1], (join,))).contract(layer.geometry)
+
+
+def levelled(chain: Chain, geometry: Geometry, mean: Array, level: Array) -> Chain:
+    """Return the chain with the bias that makes its answer to the ``mean`` input (g, D) be ``level`` (g T,)."""
+    group, columns = mean.shape
+    kernel = chain.contract(geometry).reshape(group, -1, columns)
+    return chain.with_bias(level - np.einsum("gtd,gd->gt", kernel, mean).reshape(-1))
 
 
 def fill(template: Chain, weights: Mapping[str, Array]) -> Chain:

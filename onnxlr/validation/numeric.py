@@ -82,6 +82,23 @@ def compare(
     return tuple(total.result() for total in sums)
 
 
+def differences(
+    names: Sequence[str], reference: Sequence[Sequence[Array]], new: Sequence[Sequence[Array]]
+) -> tuple[OutputDifference, ...]:
+    """Measure the difference of outputs that were kept: for each of ``names``, one array per feed.
+
+    Raises
+    ------
+    OutputShapeError
+        An output's shape differs between the two.
+    """
+    sums = [_Sums(name) for name in names]
+    for total, expected, got in zip(sums, reference, new, strict=True):
+        for one, other in zip(expected, got, strict=True):
+            total.add(one, other)
+    return tuple(total.result() for total in sums)
+
+
 class OutputShapeError(ValueError):
     """An output has another shape in the new model; the message says which."""
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlr.calibrate import Calibration, calibrate
+from onnxlr.calibrate import Calibration, calibrate, fit_alone
 from onnxlr.errors import BudgetError
-from onnxlr.factorize import factorize
 from onnxlr.planning.candidates import enumerate_choices, read_layer
 from onnxlr.planning.knapsack import knapsack
 from onnxlr.planning.plan import Choice
@@ -111,13 +110,7 @@ def fitted_alone(subject: Subject, choices: Sequence[Choice]) -> Made:
     weights alone.
     """
     workloads = {workload.site.key: workload for workload in subject.prepared.workloads}
-    seen = subject.calibration.seen
-    blind = [choice for choice in choices if choice.site not in seen]
-    made = factorize([workloads[choice.site] for choice in blind], blind, lambda _: None)
-    chains = {one.choice.site: one.chain for one in made}
-    sites = {key: workload.site for key, workload in workloads.items()}
-    reached = [choice for choice in choices if choice.site in seen]
-    chains |= subject.calibration.drafts.of(sites, reached, lambda _: None)
+    chains = fit_alone(subject.prepared, subject.calibration, choices)
     saved = sum(workloads[key].macs - workloads[key].extent.macs(chain) for key, chain in chains.items())
     proto = Decompose(chains, subject.model.folder)(subject.prepared.proto).model
     return Made(proto, 1.0 - saved / subject.prepared.macs)
