@@ -46,15 +46,15 @@ class Drafts:
             count += 1
             done(count / len(missing))
 
-        def make(choice: Choice) -> Chain:
-            site, seen = sites[choice.site], self.seen[choice.site]
-            observed = Observed(read_layer(site), seen.metric())
-            chain = fitted_solver(by_name(choice.scheme), observed).chain(choice.ranks)
-            return answering(chain, site, seen)
+        def load(choice: Choice) -> _Wanted:
+            return _Wanted(choice, Observed(read_layer(sites[choice.site]), self.seen[choice.site].metric()))
 
         missing = [choice for choice in choices if choice not in self._known]
-        made = side_by_side(make, missing, lambda choice: sites[choice.site].parameters, tell)
-        found = dict(zip(missing, made, strict=True))
+        made = side_by_side(missing, load, _fit, lambda choice: sites[choice.site].parameters, tell)
+        found = {
+            choice: answering(chain, sites[choice.site], self.seen[choice.site])
+            for choice, chain in zip(missing, made, strict=True)
+        }
         found |= {choice: self._known.pop(choice) for choice in choices if choice in self._known}
         self._known.update(found)
         self._forget()
@@ -66,6 +66,19 @@ class Drafts:
             if held <= ROOM:
                 break
             held -= 8 * self._known.pop(choice).parameters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    """What a chain is fitted with."""
+
+    choice: Choice
+    observed: Observed
+
+
+def _fit(wanted: _Wanted) -> Chain:
+    """Return the chain fitted to what the layer sees."""
+    return fitted_solver(by_name(wanted.choice.scheme), wanted.observed).chain(wanted.choice.ranks)
 
 
 def answering(chain: Chain, site: Site, seen: Seen) -> Chain:

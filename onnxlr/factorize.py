@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from onnxlr.planning.candidates import Workload
     from onnxlr.planning.plan import Choice
-    from onnxlr.schemes.base import Layer, LayerShape, Scheme
+    from onnxlr.schemes.base import Layer, LayerShape, Ranks, Scheme
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,34 +70,35 @@ def factorize(
     total = sum(len(group) for group in groups.values()) or 1
     count = 0
 
-    def factorize_group(group: list[Workload]) -> list[Factorized]:
-        layer = read_layer(group[0].site)
-        made: list[Factorized] = []
-        for workload in group:
-            choice = wanted[workload.site.key]
-            twin = next((one for one in made if _same(one.choice, choice)), None)
-            made.append(_factorize(workload, choice, layer, twin))
-        return made
+    def load(group: list[Workload]) -> tuple[Layer, list[Choice]]:
+        return read_layer(group[0].site), [wanted[workload.site.key] for workload in group]
 
     def tell(group: list[Workload]) -> None:
         nonlocal count
         count += len(group)
         progress(count / total)
 
-    every = side_by_side(factorize_group, list(groups.values()), lambda group: group[0].site.parameters, tell)
-    found = {one.choice.site: one for made in every for one in made}
+    every = list(groups.values())
+    found: dict[str, Factorized] = {}
+    for group, made in zip(
+        every, side_by_side(every, load, _factorize, lambda group: group[0].site.parameters, tell), strict=True
+    ):
+        for workload, (chain, error) in zip(group, made, strict=True):
+            key = workload.site.key
+            found[key] = Factorized(workload, wanted[key], chain, error)
     return tuple(found[workload.site.key] for workload in workloads if workload.site.key in found)
 
 
-def _same(one: Choice, other: Choice) -> bool:
-    return (one.scheme, one.ranks) == (other.scheme, other.ranks)
-
-
-def _factorize(workload: Workload, choice: Choice, layer: Layer, twin: Factorized | None) -> Factorized:
-    if twin is not None:
-        return Factorized(workload, choice, twin.chain, twin.error)
-    chain = check_choice(choice, layer.shape).solver(layer).chain(choice.ranks)
-    return Factorized(workload, choice, chain, relative_error(layer.weight, chain.contract(layer.geometry)))
+def _factorize(given: tuple[Layer, list[Choice]]) -> list[tuple[Chain, float]]:
+    """Return the chain and the error of every choice for a kernel."""
+    layer, choices = given
+    known: dict[tuple[str, Ranks], tuple[Chain, float]] = {}
+    for choice in choices:
+        if (choice.scheme, choice.ranks) not in known:
+            chain = check_choice(choice, layer.shape).solver(layer).chain(choice.ranks)
+            error = relative_error(layer.weight, chain.contract(layer.geometry))
+            known[choice.scheme, choice.ranks] = chain, error
+    return [known[choice.scheme, choice.ranks] for choice in choices]
 
 
 def check_choice(choice: Choice, shape: LayerShape) -> Scheme:

@@ -1,12 +1,16 @@
-"""Layers side by side: a thread each, one BLAS thread inside, the same results for any number of them."""
+"""Layers side by side: one BLAS thread each, in processes where that pays, the same results for any number of them."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import signal
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from loky import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits
 
 from onnxlr.errors import UsageError
@@ -18,10 +22,52 @@ if TYPE_CHECKING:
 WIDE = 1024
 """Columns from which a second BLAS thread pays."""
 
-_JOBS: ContextVar[int] = ContextVar("jobs", default=0)
+SOON = 2.0
+"""Seconds of work that are done before processes, which take about as long to start, are."""
+
+LARGE = 1 << 20
+"""Size from which work stays in this process: it is spent within BLAS, and its arrays are too large to send."""
 
 T = TypeVar("T")
+P = TypeVar("P")
 R = TypeVar("R")
+
+
+class _Crew:
+    """Threads and processes, started when they are first needed."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs or usable_cores()
+
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        """For large work."""
+        return ThreadPoolExecutor(self.jobs)
+
+    @cached_property
+    def processes(self) -> ProcessPoolExecutor:
+        """For work that is spent in the interpreter, which one process cannot do two of at a time."""
+        return ProcessPoolExecutor(self.jobs, initializer=_left_to_the_parent)
+
+    @property
+    def started(self) -> bool:
+        """Whether the processes run."""
+        return "processes" in vars(self)
+
+    def submit(self, work: Callable[[P], R], load: P, *, large: bool) -> Future[R]:
+        """Start a piece of work."""
+        future: Future[R] = (self.threads if large else self.processes).submit(_with_one_thread, work, load)
+        return future
+
+    def leave(self, *, at_once: bool) -> None:
+        """Stop all that runs."""
+        if "threads" in vars(self):
+            self.threads.shutdown(wait=not at_once, cancel_futures=True)
+        if self.started:
+            self.processes.shutdown(wait=True, kill_workers=at_once)
+
+
+_CREW: ContextVar[_Crew | None] = ContextVar("crew", default=None)
 
 
 @contextmanager
@@ -35,11 +81,17 @@ def working(jobs: int) -> Iterator[None]:
     """
     if jobs < 0:
         raise UsageError(f"--jobs {jobs}: a number of layers to work on at a time", "0 for one a core")
-    token = _JOBS.set(jobs)
+    crew = _Crew(jobs)
+    token = _CREW.set(crew)
     try:
         yield
+    except BaseException:
+        crew.leave(at_once=True)
+        raise
+    else:
+        crew.leave(at_once=False)
     finally:
-        _JOBS.reset(token)
+        _CREW.reset(token)
 
 
 @contextmanager
@@ -53,25 +105,51 @@ def blas_for(columns: int) -> Iterator[None]:
 
 
 def side_by_side(
-    work: Callable[[T], R], items: Sequence[T], size: Callable[[T], float], done: Callable[[T], None]
+    items: Sequence[T],
+    load: Callable[[T], P],
+    work: Callable[[P], R],
+    size: Callable[[T], float],
+    done: Callable[[T], None],
 ) -> list[R]:
-    """Return ``work`` of every item, in order, ``working`` on some at a time, the largest ``size`` first.
+    """Return ``work(load(item))`` of every item, in order, ``working`` on some at a time.
 
-    So no core is left with the largest layer when the others have nothing more to do.
+    ``load`` gathers, in this process and as late as can be, what ``work`` needs; that and the result may be sent to
+    another process and back. The smallest items by ``size`` are worked on first, here, for about ``SOON`` seconds; the
+    largest of the rest come next, so that no core is left with them in the end. ``done`` is called, from this
+    thread, as the results come in.
 
-    The matrices of one layer are too small for a second thread to help BLAS, and two threads that wait for each other
-    can be many times slower than one; whole layers keep the cores busy. ``done`` is called, from this thread, as
-    the results come in.
+    The matrices of one layer are too small for a second thread to help BLAS: whole layers keep the cores busy.
     """
-    order = sorted(range(len(items)), key=lambda index: -size(items[index]))
-    with threadpool_limits(limits=1), ThreadPoolExecutor(_JOBS.get() or usable_cores()) as pool:
-        running = {pool.submit(work, items[index]): index for index in order}
-        try:
-            for one in as_completed(running):
-                one.result()
-                done(items[running[one]])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    made = {index: one.result() for one, index in running.items()}
-    return [made[index] for index in range(len(items))]
+    crew = _CREW.get()
+    if crew is None:
+        with working(0):
+            return side_by_side(items, load, work, size, done)
+    order = sorted(range(len(items)), key=lambda index: size(items[index]))
+    found: dict[int, R] = {}
+    end = monotonic() + (0.0 if crew.started else SOON)
+    with threadpool_limits(limits=1):
+        while order and (crew.jobs == 1 or len(order) == 1 or monotonic() < end):
+            index = order.pop(0)
+            found[index] = work(load(items[index]))
+            done(items[index])
+        running: dict[Future[R], int] = {}
+        while order or running:
+            while order and len(running) < crew.jobs:
+                item = items[order[-1]]
+                running[crew.submit(work, load(item), large=size(item) >= LARGE)] = order.pop()
+            for one in wait(running, return_when=FIRST_COMPLETED).done:
+                index = running.pop(one)
+                found[index] = one.result()
+                done(items[index])
+    return [found[index] for index in range(len(items))]
+
+
+def _with_one_thread(work: Callable[[P], R], load: P) -> R:
+    """Do a piece of work where BLAS may have more threads."""
+    with threadpool_limits(limits=1):
+        return work(load)
+
+
+def _left_to_the_parent() -> None:
+    """Leave an interrupt, which the whole group of processes gets, to the one that started them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

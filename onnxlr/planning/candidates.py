@@ -88,12 +88,10 @@ def enumerate_choices(
     share = 0.0
     calibrated = _calibrated(workloads, schemes, metrics)
 
-    def choices_of(indices: list[int]) -> list[Choices]:
-        first = workloads[indices[0]]
-        metric = metrics.get(first.site.key)
-        solve = _solve_with(read_layer(first.site), metric, calibrated.get(first.shape, {}))
-        errors: dict[tuple[str, Ranks], float] = {}
-        return [_choices(workloads[index], solve, schemes, block, errors) for index in indices]
+    def load(indices: list[int]) -> _Group:
+        every = [workloads[index] for index in indices]
+        metric = metrics.get(every[0].site.key)
+        return _Group(every, metric, schemes, block, calibrated.get(every[0].shape, {}))
 
     def tell(indices: list[int]) -> None:
         nonlocal share
@@ -105,8 +103,12 @@ def enumerate_choices(
 
     every = list(groups.values())
     found: dict[int, Choices] = {}
-    for indices, made in zip(every, side_by_side(choices_of, every, size, tell), strict=True):
-        found.update(zip(indices, made, strict=True))
+    for indices, made in zip(every, side_by_side(every, load, _choices_of, size, tell), strict=True):
+        for index, (candidates, refusals) in zip(indices, made, strict=True):
+            of_each = tuple(
+                c for scheme in schemes for c in _unbeaten([c for c in candidates if c.scheme == scheme.name])
+            )
+            found[index] = Choices(workloads[index], _unbeaten(candidates), of_each, refusals)
     return tuple(found[index] for index in range(len(workloads)))
 
 
@@ -119,12 +121,36 @@ def _calibrated(
         if workload.site.key in metrics:
             firsts.setdefault(workload.shape, workload.site)
 
-    def look(shape: LayerShape) -> dict[str, Calibrated]:
+    def load(shape: LayerShape) -> tuple[Sequence[Scheme], Observed]:
         site = firsts[shape]
-        return calibrations(schemes, Observed(read_layer(site), metrics[site.key]))
+        return schemes, Observed(read_layer(site), metrics[site.key]).sample()
 
     shapes = list(firsts)
-    return dict(zip(shapes, side_by_side(look, shapes, lambda shape: shape.S, lambda _: None), strict=True))
+    made = side_by_side(shapes, load, _look, lambda _: 1.0, lambda _: None)
+    return dict(zip(shapes, made, strict=True))
+
+
+def _look(given: tuple[Sequence[Scheme], Observed]) -> dict[str, Calibrated]:
+    """Return, by scheme, what expectations are worth on a part of a layer."""
+    return calibrations(*given)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Workloads of one kernel, what it sees, and what it may become."""
+
+    workloads: Sequence[Workload]
+    metric: Metric | None
+    schemes: Sequence[Scheme]
+    block: int
+    calibrated: Mapping[str, Calibrated]
+
+
+def _choices_of(group: _Group) -> list[tuple[list[Candidate], tuple[tuple[str, str], ...]]]:
+    """Return every workload's candidates, and the schemes that do not apply, each with a reason."""
+    solve = _solve_with(read_layer(group.workloads[0].site), group.metric, group.calibrated)
+    errors: dict[tuple[str, Ranks], float] = {}
+    return [_choices(workload, solve, group.schemes, group.block, errors) for workload in group.workloads]
 
 
 def _solve_with(
@@ -143,7 +169,7 @@ def _choices(
     schemes: Sequence[Scheme],
     block: int,
     errors: dict[tuple[str, Ranks], float],
-) -> Choices:
+) -> tuple[list[Candidate], tuple[tuple[str, str], ...]]:
     """Return one workload's choices; ``errors`` remembers what a kernel's other sites have already asked."""
     shape, dense = workload.shape, workload.macs
     candidates: list[Candidate] = []
@@ -166,8 +192,7 @@ def _choices(
             if key not in errors and solver is not None:
                 errors[key] = solver.error(ranks)
             candidates.append(Candidate(scheme.name, ranks, macs, errors[key]))
-    of_each = tuple(c for scheme in schemes for c in _unbeaten([c for c in candidates if c.scheme == scheme.name]))
-    return Choices(workload, _unbeaten(candidates), of_each, tuple(refusals))
+    return candidates, tuple(refusals)
 
 
 def _unbeaten(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from onnxlr_passes.chain import Chain
 
 
-def calibrations(schemes: Sequence[Scheme], observed: Observed) -> dict[str, Calibrated]:
+def calibrations(schemes: Sequence[Scheme], part: Observed) -> dict[str, Calibrated]:
     """Return, by scheme, what expectations are worth, as seen on a small part of a layer: for all of its shape."""
-    part = observed.sample()
     found: dict[str, Calibrated] = {}
     for scheme in schemes:
         if isinstance(scheme, Cp3 | Cp4) and scheme.refusal(part.layer.shape) is None:
