@@ -18,7 +18,7 @@ from onnxlr.calibrate import fit_alone
 from onnxlr.calibration.walker import Walker
 from onnxlr.planning.rules import RULES
 from onnxlr.report.allocated import Allocated, Tried
-from onnxlr.sensitivity import apart, sensitivities
+from onnxlr.sensitivity import apart, sensitivities, tempered
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 MOST, WORK = 8, 1e12
 """Plans that are tried, at most, and the multiply-adds their fits may take together; two are always tried."""
-
-TEMPERED = 3.0
-"""Weights of layers are square roots of their sensitivities relative to the median, within this factor of it."""
 
 SWING = 2.0
 """By what factor an exchange changes the weights of some layers, up or down."""
@@ -127,14 +124,6 @@ def affordable(calibration: Calibration) -> int:
     shapes = [seen.mean.shape for seen in calibration.seen.values()]
     work = sum(float(groups) * float(columns) ** 3 for groups, columns in shapes)
     return int(np.clip(WORK / work, 2, MOST)) if work > 0.0 else 2
-
-
-def tempered(weights: Mapping[str, float]) -> dict[str, float]:
-    """Return the sensitivities' square roots relative to the median, kept within ``TEMPERED`` of 1."""
-    middle = float(np.median(list(weights.values()))) if weights else 0.0
-    if middle <= 0.0:
-        return {}
-    return {site: min(max(sqrt(w / middle), 1.0 / TEMPERED), TEMPERED) for site, w in weights.items()}
 
 
 def _hypotheses(weights: Mapping[str, float]) -> Iterator[tuple[str, Rule | None, Mapping[str, float]]]:

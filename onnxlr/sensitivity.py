@@ -6,8 +6,10 @@ there on data held out from all fitting.
 
 from __future__ import annotations
 
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from onnxlr.calibration.walker import Walker
 from onnxlr.drafts import answering
@@ -18,10 +20,8 @@ from onnxlr.schemes.observed import Observed
 from onnxlr.validation.numeric import OutputShapeError, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    import numpy as np
 
     from onnxlr.calibrate import Calibration
     from onnxlr.calibration.observe import Place, Seen
@@ -36,6 +36,9 @@ PROBE = 0.15
 
 BATCHES = 2
 """Batches the network is run on, for every layer."""
+
+TEMPERED = 3.0
+"""Weights of layers are square roots of their sensitivities relative to the median, within this factor of it."""
 
 
 def sensitivities(
@@ -91,3 +94,11 @@ def apart(before: Sequence[Sequence[Array]], after: Sequence[Sequence[Array]]) -
     except OutputShapeError:
         return inf
     return max((inf if one.new_nonfinite else one.relative_l2 for one in found), default=0.0)
+
+
+def tempered(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return the sensitivities' square roots relative to the median, kept within ``TEMPERED`` of 1."""
+    middle = float(np.median(list(weights.values()))) if weights else 0.0
+    if middle <= 0.0:
+        return {}
+    return {site: min(max(sqrt(w / middle), 1.0 / TEMPERED), TEMPERED) for site, w in weights.items()}

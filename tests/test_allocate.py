@@ -12,7 +12,7 @@ import pytest
 
 import onnxlr
 from onnxlr import drafts, model_io
-from onnxlr.allocate import affordable, allocate, tempered
+from onnxlr.allocate import affordable, allocate
 from onnxlr.calibrate import Calibration, calibrate, fit_alone
 from onnxlr.calibration.observe import Seen
 from onnxlr.drafts import Drafts
@@ -23,7 +23,7 @@ from onnxlr.planning.rules import RULES
 from onnxlr.planning.sharing import Sharing
 from onnxlr.prepare import Prepared, Selection, prepare
 from onnxlr.schemes.registry import by_family
-from onnxlr.sensitivity import apart, sensitivities
+from onnxlr.sensitivity import apart, sensitivities, tempered
 from onnxlr_passes.decompose import Decompose
 from tests.laws.graphs import count_macs
 from tests.passes.one_conv import run

@@ -57,6 +57,7 @@ class Course:
         self,
         bench: Bench,
         table: Table,
+        weights: Mapping[str, float],
         notes: tuple[str, ...],
         goals: Goals,
         ledger: Ledger,
@@ -68,7 +69,7 @@ class Course:
         self.goals = goals
         self.most = most
         self.rule: Rule = RULES[0]
-        self.weights: dict[str, float] = {}
+        self.weights = dict(weights)
         self.factors: dict[str, float] = {}
         self.gain = 1.0
         self.dense: set[str] = set()

@@ -17,6 +17,7 @@ from onnxlr.searching.strategy import MILD, fastest_within, most_accurate
 from onnxlr.searching.table import tabulate, tasks_of
 from onnxlr.searching.verify import ByMetric, by_outputs
 from onnxlr.searching.workbench import workbench
+from onnxlr.sensitivity import sensitivities, tempered
 from onnxlr.target import channel_block, seeded_feeds
 
 if TYPE_CHECKING:
@@ -114,7 +115,16 @@ def course(task: Task, ledger: Ledger, progress: Progress) -> Iterator[Course]:
                 f"chains are not much faster than their layers on this target: {table.fastest:.2f}x at best",
                 "keep the original, or try other schemes",
             )
-        yield Course(bench, table, notes, task.goals, ledger, task.trials, lambda share: progress("search", share))
+        yield Course(
+            bench,
+            table,
+            _weights(task, progress),
+            notes,
+            task.goals,
+            ledger,
+            task.trials,
+            lambda share: progress("search", share),
+        )
 
 
 def check_bounds(task: Task) -> None:
@@ -187,6 +197,16 @@ def _table(task: Task, bench: Workbench, progress: Progress) -> tuple[Table, tup
         size=task.model.size,
     )
     return table, (_measured(costs), *costs.notes)
+
+
+def _weights(task: Task, progress: Progress) -> dict[str, float]:
+    """Return how much each layer's error is thought to matter before a model is tried; nothing without data."""
+    if task.calibration is None:
+        return {}
+    found = sensitivities(
+        task.prepared, task.model.folder, task.target, task.calibration, lambda share: progress("sensitivity", share)
+    )
+    return tempered(found)
 
 
 def _measured(costs: Costs) -> str:

@@ -35,7 +35,7 @@ from tests.benchmarks.accuracy_table import BASELINE, WAYS, Row, as_json, headin
 from tests.benchmarks.layer_by_layer import Made, Subject, balf_choices, fitted_alone, knapsack_choices, look
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from onnxlr.evaluation import Scored
 
@@ -84,9 +84,9 @@ class Bench:
         return share * scored.agreement + (1.0 - share) * other.agreement, shift
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; return an exit code of the command line."""
-    options = _options()
+    options = _options(arguments)
     try:
         with ExitStack() as stack:
             bench = _bench(options, stack)
@@ -224,7 +224,7 @@ def _images(options: argparse.Namespace) -> ImageOptions:
     return PRESETS[options.image_preset]()
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=SAMPLE / "charnet.onnx", help="ONNX file")
     parser.add_argument("--name", help="how the tables call it (default: the file's name)")
@@ -246,7 +246,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--memory", default="4GB", help="what fitting may take (default 4GB)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples and positions drawn (default 0)")
     parser.add_argument("--json", type=Path, default=Path("build/bench/accuracy.json"), help="file for all figures")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.name = options.name or options.model.stem
     return options
 

@@ -104,4 +104,4 @@ class Plant:
 
 
 def course(plant: Plant, goals: Goals, most: int = 16, ledger: Ledger | None = None) -> Course:
-    return Course(plant, plant.original, (), goals, Ledger() if ledger is None else ledger, most, lambda _: None)
+    return Course(plant, plant.original, {}, (), goals, Ledger() if ledger is None else ledger, most, lambda _: None)
