@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlr.calibration.observe import Place, Seen, looks_at, observe, places, wide_layer
+from onnxlr.calibration.outlook import outlooks
 from onnxlr.calibration.store import Batches, Store
+from onnxlr.calibration.views import Views
 from onnxlr.drafts import Drafts
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.factorize import Factorized, check_choice, factorize
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from onnxlr.calibration.positions import Look
     from onnxlr.planning.plan import Choice
     from onnxlr.prepare import Prepared
-    from onnxlr.schemes.metric import Metric
     from onnxlr.target import Feeds, Target
     from onnxlr_passes.chain import Chain
 
@@ -44,14 +44,15 @@ class Calibration:
     """What the original network did on the data.
 
     ``looks`` pairs every layer of the main graph with what is looked at, per batch of ``batches``; ``seen`` has
-    what it saw and answered there, by site key. ``held`` are batches nothing is fitted to. ``drafts`` are chains
-    fitted to what was seen.
+    what it saw and answered there, by site key, and ``views`` what fits go by. ``held`` are batches nothing is fitted
+    to. ``drafts`` are chains fitted to what was seen.
     """
 
     batches: Sequence[Feeds]
     held: Sequence[Feeds]
     looks: tuple[tuple[Place, tuple[Look, ...]], ...]
     seen: dict[str, Seen]
+    views: Views
     memory: Memory
     drafts: Drafts
 
@@ -59,29 +60,6 @@ class Calibration:
     def samples(self) -> int:
         """Samples that factors are fitted to."""
         return sum(len(next(iter(feeds.values()))) for feeds in self.batches)
-
-    def metrics(self) -> Mapping[str, Metric]:
-        """Return the metric of every layer, by site key; each is made when it is asked for."""
-        return _Metrics(self.seen)
-
-
-@dataclass(frozen=True, slots=True)
-class _Metrics(Mapping[str, "Metric"]):
-    """Metrics that are not all in memory at the same time."""
-
-    seen: dict[str, Seen]
-
-    def __getitem__(self, key: str) -> Metric:
-        return self.seen[key].metric()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.seen
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.seen)
-
-    def __len__(self) -> int:
-        return len(self.seen)
 
 
 def calibrate(
@@ -113,7 +91,8 @@ def calibrate(
         for place in places(prepared.proto, [workload.site for workload in prepared.workloads])
     )
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
-    return Calibration(batches, held, looks, seen, source.memory, Drafts(seen))
+    views = Views(seen, outlooks(prepared.proto, folder, [place for place, _ in looks], seen))
+    return Calibration(batches, held, looks, seen, views, source.memory, Drafts(seen, views))
 
 
 def fit_alone(prepared: Prepared, calibration: Calibration, choices: Sequence[Choice]) -> dict[str, Chain]:
@@ -166,6 +145,7 @@ def fit_to_data(
             calibration.batches,
             calibration.looks,
             calibration.seen,
+            calibration.views.outlooks,
             wanted,
             drafts,
             FitOptions(memory=calibration.memory),

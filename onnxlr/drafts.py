@@ -10,7 +10,7 @@ import numpy as np
 from onnxlr.parallel import side_by_side
 from onnxlr.planning.candidates import read_layer
 from onnxlr.schemes.fitted import fitted_solver
-from onnxlr.schemes.observed import Observed, levelled
+from onnxlr.schemes.observed import levelled
 from onnxlr.schemes.registry import by_name
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from onnxlr.calibration.observe import Seen
     from onnxlr.planning.plan import Choice
+    from onnxlr.schemes.base import Layer
+    from onnxlr.schemes.observed import View
     from onnxlr_passes.chain import Chain
     from onnxlr_passes.sites import Site
 
@@ -27,12 +29,13 @@ ROOM = 1 << 28
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drafts:
-    """Chains made when they are first asked for; ``seen`` is what each layer saw and answered, by site key.
+    """Chains made when they are first asked for; ``seen`` and ``views`` are what each layer saw, by site key.
 
     Plans that are tried one after the other share most of them. Those asked for longest ago are forgotten first.
     """
 
     seen: Mapping[str, Seen]
+    views: Mapping[str, View]
     _known: dict[Choice, Chain] = field(default_factory=dict, repr=False)
 
     def of(
@@ -47,7 +50,7 @@ class Drafts:
             done(count / len(missing))
 
         def load(choice: Choice) -> _Wanted:
-            return _Wanted(choice, Observed(read_layer(sites[choice.site]), self.seen[choice.site].metric()))
+            return _Wanted(choice, read_layer(sites[choice.site]), self.views[choice.site])
 
         missing = [choice for choice in choices if choice not in self._known]
         made = side_by_side(missing, load, _fit, lambda choice: sites[choice.site].parameters, tell)
@@ -73,12 +76,14 @@ class _Wanted:
     """What a chain is fitted with."""
 
     choice: Choice
-    observed: Observed
+    layer: Layer
+    view: View
 
 
 def _fit(wanted: _Wanted) -> Chain:
     """Return the chain fitted to what the layer sees."""
-    return fitted_solver(by_name(wanted.choice.scheme), wanted.observed).chain(wanted.choice.ranks)
+    solver = fitted_solver(by_name(wanted.choice.scheme), wanted.view.of(wanted.layer))
+    return wanted.view.back(solver.chain(wanted.choice.ranks))
 
 
 def answering(chain: Chain, site: Site, seen: Seen) -> Chain:

@@ -6,7 +6,7 @@ What is fitted is kept only if it is better than the unfitted on rows held out f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import sqrt
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,14 @@ from onnxlr.calibration.wide import fit_wide
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import fitted_solver, refined
 from onnxlr.schemes.metric import Covariance, factor
-from onnxlr.schemes.observed import Observed, levelled
+from onnxlr.schemes.observed import View, levelled
 from onnxlr.schemes.registry import by_name
+from onnxlr.schemes.turn import Turn
 from onnxlr_passes.chain import Chain, Stage
 
 if TYPE_CHECKING:
     from onnxlr.calibration.observe import Place
+    from onnxlr.calibration.outlook import Outlook
     from onnxlr.planning.plan import Choice
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,6 +68,7 @@ class Task:
     """One layer: ``rows`` (g, n, D) it receives and ``wanted`` (n, T) it should answer.
 
     ``shift`` is what is added to its answer before the activation, (n, T) or a number; None where there is none.
+    ``outlook`` says how errors count; without one, all alike.
     """
 
     place: Place
@@ -73,6 +76,7 @@ class Task:
     wanted: Array
     shift: Array | float | None
     options: FitOptions
+    outlook: Outlook | None = None
 
     @cached_property
     def layer(self) -> Layer:
@@ -102,10 +106,19 @@ class Task:
         return [factor(moment) for moment in lifted(self.moments[0], self.options.pull)]
 
     @cached_property
-    def metric(self) -> Covariance:
-        """The metric chains are fitted in."""
+    def view(self) -> View:
+        """What chains are fitted by."""
         covariance, mean = self.moments
-        return Covariance(lifted(covariance, self.options.ridge), mean)
+        turn = None if self.outlook is None else Turn.of(self.outlook.before)
+        return View(Covariance(lifted(covariance, self.options.ridge), mean), turn)
+
+    @cached_property
+    def _counted(self) -> Array | None:
+        """The root (U, U) of how errors of what is compared count."""
+        if self.outlook is None:
+            return None
+        hidden = self.shift is not None and self.place.activation is not None
+        return Turn.of(self.outlook.behind if hidden else self.outlook.before).there.astype(self.wanted.dtype)
 
     def answers(self, chain: Chain) -> Array:
         """Return what a chain answers, (n, T)."""
@@ -115,8 +128,17 @@ class Task:
         return made if chain.bias is None else made + chain.bias.astype(made.dtype)
 
     def loss(self, answers: Array, rows: slice) -> float:
-        """Return sqrt(E||y - y^||^2 / Var y) over ``rows``."""
+        """Return sqrt(E||y - y^||^2 / Var y) over ``rows``, errors as they count for the rest of the network."""
         aim, made = (self._beyond(part, rows) for part in (self.wanted, answers))
+        if self._counted is not None:
+            aim, made = aim @ self._counted, made @ self._counted
+        return self._relative(aim, made)
+
+    def error(self, answers: Array, rows: slice) -> float:
+        """Return the same with all errors alike."""
+        return self._relative(self._beyond(self.wanted, rows), self._beyond(answers, rows))
+
+    def _relative(self, aim: Array, made: Array) -> float:
         level = aim.mean(axis=0, dtype=np.float64).astype(aim.dtype) if self.biased else np.zeros((), aim.dtype)
         lost = float(np.square(aim - made).sum(dtype=np.float64))
         total = float(np.square(aim - level).sum(dtype=np.float64))
@@ -141,21 +163,21 @@ def fit_layer(task: Task, choice: Choice | None, draft: Chain | None) -> Fitted:
         held = seen
     chain = _solve(task, task.wanted, choice, draft)
     answers = task.answers(chain)
-    best = (task.loss(answers, held), chain, task.loss(answers, seen))
+    best = (task.loss(answers, held), chain, task.error(answers, seen))
     for weight in options.weights:
         if task.shift is None or place.activation is None:
             break
         wanted = place.activation.closest(task.wanted + task.shift, answers + task.shift, weight) - task.shift
         chain = _solve(task, wanted, choice, chain)
         answers = task.answers(chain)
-        found = (task.loss(answers, held), chain, task.loss(answers, seen))
+        found = (task.loss(answers, held), chain, task.error(answers, seen))
         if found[0] >= best[0]:
             break
         best = found
     unfitted = _unfitted(task, choice, best[1] if draft is None else draft)
     answers = task.answers(unfitted)
     if task.loss(answers, held) < best[0]:
-        return Fitted(unfitted, task.loss(answers, seen))
+        return Fitted(unfitted, task.error(answers, seen))
     return Fitted(best[1], best[2])
 
 
@@ -185,10 +207,10 @@ def _chain(task: Task, layer: Layer, choice: Choice | None, before: Chain | None
     """Return the chain for a dense kernel."""
     if choice is None:
         return Chain(((Stage("refit", layer.weight, layer.geometry),),))
-    scheme, observed = by_name(choice.scheme), Observed(layer, task.metric)
+    scheme, observed = by_name(choice.scheme), task.view.of(layer)
     if before is None:
-        return fitted_solver(scheme, observed).chain(choice.ranks)
-    return refined(scheme, observed, replace(before, bias=None), choice.ranks)
+        return task.view.back(fitted_solver(scheme, observed).chain(choice.ranks))
+    return task.view.back(refined(scheme, observed, task.view.there(before), choice.ranks))
 
 
 def _levelled(task: Task, chain: Chain, wanted: Array) -> Chain:

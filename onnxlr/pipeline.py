@@ -171,11 +171,11 @@ def _plan(
             schemes,
             other_macs=prepared.other_macs,
             block=block,
-            metrics={} if calibration is None else calibration.metrics(),
+            views={} if calibration is None else calibration.views,
             progress=stage,
         )
         return Plan(choices, model.sha256, str(request.budget)), None
-    every = enumerate_choices(prepared.workloads, schemes, block, calibration.metrics(), stage)
+    every = enumerate_choices(prepared.workloads, schemes, block, calibration.views, stage)
     sharing = Sharing(every, prepared.other_macs, request.budget.share)
     choices, allocated = allocate(
         prepared, model.folder, request.target, calibration, sharing, _stage(progress, "allocate")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from onnxlr.calibration.outlook import Outlook
     from onnxlr.calibration.positions import Look
     from onnxlr.planning.plan import Choice
     from onnxlr.target import Feeds, Target
@@ -37,6 +38,7 @@ def refit(
     batches: Sequence[Feeds],
     looks: Sequence[tuple[Place, tuple[Look, ...]]],
     seen: Mapping[str, Seen],
+    outlooks: Mapping[str, Outlook],
     choices: Mapping[str, Choice],
     drafts: Mapping[str, Chain],
     options: FitOptions,
@@ -61,7 +63,7 @@ def refit(
         if corrected and place.other is not None:
             names.append(place.other)
         walker.advance(names)
-        task = _task(walker, place, where, seen[key], options, corrected=corrected)
+        task = _task(walker, place, where, seen[key], outlooks.get(key), options, corrected=corrected)
         with blas_for(task.rows.shape[2]):
             found[key] = fit_layer(task, choice, drafts.get(key))
         walker.replace(key, found[key].chain)
@@ -77,12 +79,19 @@ def _correctable(walker: Walker, place: Place, seen: Seen, unfitted: Sequence[st
 
 
 def _task(
-    walker: Walker, place: Place, where: Sequence[Look], seen: Seen, options: FitOptions, *, corrected: bool
+    walker: Walker,
+    place: Place,
+    where: Sequence[Look],
+    seen: Seen,
+    outlook: Outlook | None,
+    options: FitOptions,
+    *,
+    corrected: bool,
 ) -> Task:
     """Return what the layer now receives and should answer: as it did, plus what its shortcut now lacks."""
     rows = gather(place, walker.known[place.value], where)
     if not corrected or place.other is None or seen.sums is None:
         shift = 0.0 if place.activation is not None and place.joined is None else None
-        return Task(place, rows, seen.answers, shift, options)
+        return Task(place, rows, seen.answers, shift, options, outlook)
     now = np.concatenate([answers_of(place, walker.known[place.other][i], w) for i, w in enumerate(where)])
-    return Task(place, rows, seen.sums - now, None if place.activation is None else now, options)
+    return Task(place, rows, seen.sums - now, None if place.activation is None else now, options, outlook)

@@ -16,7 +16,6 @@ from onnxlr.drafts import answering
 from onnxlr.planning.candidates import read_layer
 from onnxlr.schemes.basis import Basis
 from onnxlr.schemes.fitted import FittedBasis
-from onnxlr.schemes.observed import Observed
 from onnxlr.validation.numeric import OutputShapeError, differences
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from onnxlr.calibrate import Calibration
     from onnxlr.calibration.observe import Place, Seen
     from onnxlr.prepare import Prepared
+    from onnxlr.schemes.observed import View
     from onnxlr.target import Target
     from onnxlr_passes.chain import Chain
 
@@ -61,7 +61,7 @@ def sensitivities(
     for done, (place, _) in enumerate(calibration.looks, start=1):
         walker.hold = {later.value for later, _ in calibration.looks[done:]}
         walker.advance([place.value])
-        probe = _probe(place, calibration.seen[place.site.key])
+        probe = _probe(place, calibration.seen[place.site.key], calibration.views[place.site.key])
         if probe is not None:
             chain, error = probe
             lost = apart(as_it_was, walker.outcome(names, {place.site.key: chain}))
@@ -71,15 +71,15 @@ def sensitivities(
     return found
 
 
-def _probe(place: Place, seen: Seen) -> tuple[Chain, float] | None:
+def _probe(place: Place, seen: Seen, view: View) -> tuple[Chain, float] | None:
     """Return the layer without its weakest output directions, and its relative error; None where there is but one."""
     layer, scheme = read_layer(place.site), Basis()
-    solver = FittedBasis(scheme, Observed(layer, seen.metric()))
+    solver = FittedBasis(scheme, view.of(layer))
     ranks = range(scheme.full_rank(layer.shape)[0] - 1, 0, -1)
     rank = next((rank for rank in ranks if solver.error((rank,)) >= PROBE), 1)
     if not ranks or solver.error((rank,)) <= 0.0:
         return None
-    return answering(solver.chain((rank,)), place.site, seen), solver.error((rank,))
+    return answering(view.back(solver.chain((rank,))), place.site, seen), solver.error((rank,))
 
 
 def apart(before: Sequence[Sequence[Array]], after: Sequence[Sequence[Array]]) -> float:

@@ -43,6 +43,12 @@ class Relu:
         z: Array = np.where(loss_on < loss_off, on, off)
         return z
 
+    def carried_back(self, answers: Array, matrix: Array) -> Array:
+        """Return the mean of J^T G J over ``answers`` (n, T), J the slopes there and ``matrix`` G (T, T)."""
+        on = (answers > 0.0).astype(np.float32)
+        back: Array = matrix * (on.T @ on) / max(len(on), 1)
+        return back
+
 
 @dataclass(frozen=True, slots=True)
 class Maxout:
@@ -80,6 +86,16 @@ class Maxout:
         joined: Array = (z.transpose(0, 2, 1) if self.strided else z).reshape(current.shape)
         return joined
 
+    def carried_back(self, answers: Array, matrix: Array) -> Array:
+        """Return the mean of J^T G J over ``answers`` (n, T), J the choices there, ``matrix`` G (T / pieces)^2."""
+        units, each = len(matrix), np.arange(answers.shape[1])
+        unit = each % units if self.strided else each // self.pieces
+        apart = self._apart(answers)
+        leads = apart == apart.max(axis=2, keepdims=True)
+        won = (leads.transpose(0, 2, 1) if self.strided else leads).reshape(answers.shape).astype(np.float32)
+        back: Array = matrix[np.ix_(unit, unit)] * (won.T @ won) / max(len(won), 1)
+        return back
+
     def _apart(self, x: Array) -> Array:
         """Return answers (n, T) as (n, T / pieces, pieces)."""
         if self.strided:
@@ -105,6 +121,15 @@ def activation_behind(constants: Constants, scope: Scope, value: str, channels: 
     if readers[0].op_type == "Reshape":
         return _reduced(constants, scope, readers[0], channels)
     return _split(scope, readers[0], channels) if readers[0].op_type == "Split" else None
+
+
+def behind(scope: Scope, value: str) -> tuple[tuple[str, ...], set[str]]:
+    """Return the outputs of the activation that reads ``value``, and the names that lie between."""
+    readers = scope.consumers(value)
+    if all(reader.op_type == "Relu" for reader in readers):
+        return tuple(reader.output[0] for reader in readers), set()
+    between = set(readers[0].output)
+    return tuple({reader.output[0]: None for name in between for reader in scope.consumers(name)}), between
 
 
 def _reduced(constants: Constants, scope: Scope, reshape: onnx.NodeProto, channels: int) -> Maxout | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from onnxlr.planning.candidates import Candidate, Choices
     from onnxlr.schemes.base import Layer, Ranks, Scheme
-    from onnxlr.schemes.metric import Metric
+    from onnxlr.schemes.observed import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ def choose(
     *,
     other_macs: int,
     block: int,
-    metrics: Mapping[str, Metric],
+    views: Mapping[str, View],
     progress: Callable[[float], None],
 ) -> tuple[Choice, ...]:
     """Return what to rewrite; ``other_macs`` are those of layers that stay whatever happens.
 
-    ``metrics`` gives, by site key, what layers see in calibration data: their errors are then those of their outputs.
+    ``views`` gives, by site key, what layers see in calibration data: their errors are then those of their outputs.
 
     Raises
     ------
@@ -100,10 +100,10 @@ def choose(
         When no choice of ranks meets the budget.
     """
     if isinstance(budget, KeepMacs):
-        choices = enumerate_choices(workloads, schemes, block, metrics, progress)
+        choices = enumerate_choices(workloads, schemes, block, views, progress)
         return tuple(share.choice for share in Sharing(choices, other_macs, budget.share).by(RULES[0], {}))
     if isinstance(budget, Energy):
-        return _energy(budget, enumerate_choices(workloads, schemes, block, metrics, progress))
+        return _energy(budget, enumerate_choices(workloads, schemes, block, views, progress))
     return _literal(budget, workloads, schemes, progress)
 
 

@@ -10,14 +10,13 @@ from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
 from onnxlr.schemes.calibrated import UNCORRECTED
 from onnxlr.schemes.fitted import calibrations, fitted_solver
-from onnxlr.schemes.observed import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxlr.schemes.base import Ranks, Scheme, Solver
     from onnxlr.schemes.calibrated import Calibrated
-    from onnxlr.schemes.metric import Metric
+    from onnxlr.schemes.observed import Observed, View
     from onnxlr_passes.extents import Extent
     from onnxlr_passes.sites import Site
 
@@ -72,26 +71,26 @@ def enumerate_choices(
     workloads: Sequence[Workload],
     schemes: Sequence[Scheme],
     block: int,
-    metrics: Mapping[str, Metric],
+    views: Mapping[str, View],
     progress: Callable[[float], None],
 ) -> tuple[Choices, ...]:
     """Return the choices of every workload, in order; sites that share a kernel are decomposed once.
 
-    ``metrics`` gives, by site key, what layers see: their errors are then those of their outputs. A
+    ``views`` gives, by site key, what layers see: their errors are then those of their outputs. A
     layer's decompositions are dropped before the next one's, so memory is bounded by the largest layers.
     """
     groups: dict[str, list[int]] = {}
     for index, workload in enumerate(workloads):
-        key = workload.site.key if workload.site.key in metrics else workload.site.shared_key
+        key = workload.site.key if workload.site.key in views else workload.site.shared_key
         groups.setdefault(key, []).append(index)
     total = sum(workload.site.parameters for workload in workloads) or 1
     share = 0.0
-    calibrated = _calibrated(workloads, schemes, metrics)
+    calibrated = _calibrated(workloads, schemes, views)
 
     def load(indices: list[int]) -> _Group:
         every = [workloads[index] for index in indices]
-        metric = metrics.get(every[0].site.key)
-        return _Group(every, metric, schemes, block, calibrated.get(every[0].shape, {}))
+        view = views.get(every[0].site.key)
+        return _Group(every, view, schemes, block, calibrated.get(every[0].shape, {}))
 
     def tell(indices: list[int]) -> None:
         nonlocal share
@@ -113,17 +112,17 @@ def enumerate_choices(
 
 
 def _calibrated(
-    workloads: Sequence[Workload], schemes: Sequence[Scheme], metrics: Mapping[str, Metric]
+    workloads: Sequence[Workload], schemes: Sequence[Scheme], views: Mapping[str, View]
 ) -> dict[LayerShape, dict[str, Calibrated]]:
     """Return what the schemes' expectations are worth, as seen on the first layer of every shape."""
     firsts: dict[LayerShape, Site] = {}
     for workload in workloads:
-        if workload.site.key in metrics:
+        if workload.site.key in views:
             firsts.setdefault(workload.shape, workload.site)
 
     def load(shape: LayerShape) -> tuple[Sequence[Scheme], Observed]:
         site = firsts[shape]
-        return schemes, Observed(read_layer(site), metrics[site.key]).sample()
+        return schemes, views[site.key].of(read_layer(site)).sample()
 
     shapes = list(firsts)
     made = side_by_side(shapes, load, _look, lambda _: 1.0, lambda _: None)
@@ -140,7 +139,7 @@ class _Group:
     """Workloads of one kernel, what it sees, and what it may become."""
 
     workloads: Sequence[Workload]
-    metric: Metric | None
+    view: View | None
     schemes: Sequence[Scheme]
     block: int
     calibrated: Mapping[str, Calibrated]
@@ -148,18 +147,16 @@ class _Group:
 
 def _choices_of(group: _Group) -> list[tuple[list[Candidate], tuple[tuple[str, str], ...]]]:
     """Return every workload's candidates, and the schemes that do not apply, each with a reason."""
-    solve = _solve_with(read_layer(group.workloads[0].site), group.metric, group.calibrated)
+    solve = _solve_with(read_layer(group.workloads[0].site), group.view, group.calibrated)
     errors: dict[tuple[str, Ranks], float] = {}
     return [_choices(workload, solve, group.schemes, group.block, errors) for workload in group.workloads]
 
 
-def _solve_with(
-    layer: Layer, metric: Metric | None, calibrated: Mapping[str, Calibrated]
-) -> Callable[[Scheme], Solver]:
+def _solve_with(layer: Layer, view: View | None, calibrated: Mapping[str, Calibrated]) -> Callable[[Scheme], Solver]:
     """Return what makes a scheme's solver for a layer: of its weights, or of its outputs where those are known."""
-    if metric is None:
+    if view is None:
         return lambda scheme: scheme.solver(layer)
-    observed = Observed(layer, metric)
+    observed = view.of(layer)
     return lambda scheme: fitted_solver(scheme, observed, calibrated.get(scheme.name, UNCORRECTED))
 
 

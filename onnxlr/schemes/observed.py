@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxlr.schemes.base import Array
+    from onnxlr.schemes.turn import Turn
     from onnxlr_passes.chain import Chain
     from onnxlr_passes.geometry import Geometry
 
@@ -25,6 +26,26 @@ SAMPLE = 64
 
 SEED = 20_151
 """Which channels those are derives from it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a layer sees, and the coordinates of its answers in which all errors count alike, None for those it has."""
+
+    metric: Metric
+    turn: Turn | None
+
+    def of(self, layer: Layer) -> Observed:
+        """Return the layer, in these coordinates, with what it sees."""
+        return Observed(layer if self.turn is None else self.turn.layer(layer), self.metric)
+
+    def there(self, chain: Chain) -> Chain:
+        """Return what a chain for the layer is in these coordinates, without its bias."""
+        return replace(chain, bias=None) if self.turn is None else self.turn.chain(chain)
+
+    def back(self, chain: Chain) -> Chain:
+        """Return what a chain for the layer in these coordinates is for the layer."""
+        return chain if self.turn is None else self.turn.undone(chain)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

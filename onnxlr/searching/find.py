@@ -180,7 +180,7 @@ def _table(task: Task, bench: Workbench, progress: Progress) -> tuple[Table, tup
         prepared.workloads,
         task.schemes,
         channel_block(task.target.provider),
-        {} if task.calibration is None else task.calibration.metrics(),
+        {} if task.calibration is None else task.calibration.views,
         lambda share: progress("plan", share),
     )
     costs = measure(tasks_of(choices), task.target, cache=task.cache, progress=lambda share: progress("measure", share))

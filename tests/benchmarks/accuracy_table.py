@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from onnxlr.evaluation import Unit
 
 BASELINE = "BALF rule"
-WAYS = ("weights", "data", "refit", "allocation")
-HEADS = {"weights": "weights only", "data": "+ data", "refit": "+ refit", "allocation": "+ allocation"}
+WAYS = ("weights", "data", "refit", "outlook", "allocation")
+HEADS = {"weights": "weights only"} | {way: f"+ {way}" for way in WAYS[1:]}
 
 
 @dataclass(frozen=True, slots=True)

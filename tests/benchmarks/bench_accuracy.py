@@ -4,8 +4,9 @@
 
 For every share of the MACs: BALF's rule (``basis`` on every layer, fitted alone), then, for each family alone and for
 ``auto``, factors of the weights only, factors fitted to what the original's layers see (``data``), layers fitted one
-after the other to what they then receive (``refit``), and ``onnxlr rewrite --data``, whose plan is chosen by what plans
-do to the outputs (``allocation``). The two before it follow the plan of least summed errors. Without arguments the
+after the other to what they then receive (``refit``), errors weighed by what the rest of the network makes of them
+(``outlook``), and ``onnxlr rewrite --data``, whose plan is chosen by what plans do to the outputs (``allocation``). The
+three before it follow one plan, of least summed errors. Without arguments the
 sample network and its data are used. ``--rewritten`` judges models made before as well. Prints a line for each model,
 then a Markdown table, and writes all figures as JSON.
 """
@@ -28,11 +29,19 @@ from onnxlr.calibration import ImageOptions
 from onnxlr.errors import BudgetError, OnnxlrError
 from onnxlr.evaluation import EvaluationData, Evaluator, Judge, choose_metric, drop
 from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
-from onnxlr.planning.plan import Plan
 from onnxlr.prepare import Selection, prepare
 from onnxlr.schemes.registry import families
 from tests.benchmarks.accuracy_table import BASELINE, WAYS, Row, as_json, heading, markdown
-from tests.benchmarks.layer_by_layer import Made, Subject, balf_choices, fitted_alone, knapsack_choices, look
+from tests.benchmarks.layer_by_layer import (
+    Made,
+    Subject,
+    alike,
+    balf_choices,
+    fitted_alone,
+    knapsack_choices,
+    look,
+    refitted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +166,7 @@ def _rows(bench: Bench) -> Iterator[Row]:
 def _baseline(bench: Bench, keep: float) -> Iterator[Row]:
     start = perf_counter()
     try:
-        made = fitted_alone(bench.subject, balf_choices(bench.subject, keep))
+        made = fitted_alone(alike(bench.subject), balf_choices(bench.subject, keep))
     except BudgetError as error:
         print(f"{keep:5g} {BASELINE}: {error}")
         return
@@ -175,11 +184,11 @@ def _ablation(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
         )
         made = Made(blind.model, blind.summary.kept_macs)
         yield bench.row("weights", scheme, keep, made, perf_counter() - start)
-    if {"data", "refit"} & set(options.ways):
+    if {"data", "refit", "outlook"} & set(options.ways):
         yield from _planned(bench, scheme, keep)
     if "allocation" in options.ways:
         start = perf_counter()
-        full = _rewritten(bench, scheme, keep, None)
+        full = _rewritten(bench, scheme, keep)
         made = Made(full.model, full.summary.kept_macs)
         yield bench.row("allocation", scheme, keep, made, perf_counter() - start)
 
@@ -187,28 +196,28 @@ def _ablation(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
 def _planned(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
     """Yield the rows that follow the knapsack on the layers' own errors."""
     ways = bench.options.ways
+    plain, target = alike(bench.subject), bench.judged.judge.target
     start = perf_counter()
-    choices = knapsack_choices(bench.subject, scheme, keep)
+    choices = knapsack_choices(plain, scheme, keep)
     planned = perf_counter() - start
     if "data" in ways:
         start = perf_counter()
-        made = fitted_alone(bench.subject, choices)
+        made = fitted_alone(plain, choices)
         yield bench.row("data", scheme, keep, made, planned + perf_counter() - start)
-    if "refit" in ways:
-        start = perf_counter()
-        refit = _rewritten(bench, scheme, keep, Plan(choices))
-        made = Made(refit.model, refit.summary.kept_macs)
-        yield bench.row("refit", scheme, keep, made, planned + perf_counter() - start)
+    for way, subject in (("refit", plain), ("outlook", bench.subject)):
+        if way in ways:
+            start = perf_counter()
+            made = refitted(subject, choices, target)
+            yield bench.row(way, scheme, keep, made, planned + perf_counter() - start)
 
 
-def _rewritten(bench: Bench, scheme: str, keep: float, plan: Plan | None) -> onnxlr.Rewrite:
-    """Rewrite with data: along ``plan``, or as ``onnxlr rewrite`` does it."""
+def _rewritten(bench: Bench, scheme: str, keep: float) -> onnxlr.Rewrite:
+    """Rewrite with data as ``onnxlr rewrite`` does it."""
     options = bench.options
     return onnxlr.rewrite(
         options.model,
-        scheme=scheme if plan is None else "auto",
-        keep_macs=keep if plan is None else None,
-        plan=plan,
+        scheme=scheme,
+        keep_macs=keep,
         data=options.data,
         samples=options.samples,
         images=_images(options) if is_folder(options.data) else None,

@@ -5,10 +5,13 @@ What bench_accuracy.py compares a rewrite with: no layer takes up what those bef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from onnxlr.build import build
 from onnxlr.calibrate import Calibration, calibrate, fit_alone
+from onnxlr.calibration.views import Views
+from onnxlr.drafts import Drafts
 from onnxlr.errors import BudgetError
 from onnxlr.planning.candidates import enumerate_choices, read_layer
 from onnxlr.planning.knapsack import knapsack
@@ -18,7 +21,6 @@ from onnxlr.planning.sharing import Sharing
 from onnxlr.prepare import Prepared, Selection, prepare
 from onnxlr.schemes.basis import Basis
 from onnxlr.schemes.fitted import FittedBasis
-from onnxlr.schemes.observed import Observed
 from onnxlr.schemes.registry import by_family
 from onnxlr.target import channel_block
 from onnxlr_passes.decompose import Decompose
@@ -56,6 +58,13 @@ def look(model: Model, target: Target, source: Source, seed: int) -> Subject:
     return Subject(model, prepared, calibrate(prepared, model.folder, target, source, seed, lambda _: None))
 
 
+def alike(subject: Subject) -> Subject:
+    """Return the subject with errors in all of a layer's answers alike, whatever is made of them."""
+    calibration = subject.calibration
+    views = Views(calibration.seen, {})
+    return replace(subject, calibration=replace(calibration, views=views, drafts=Drafts(calibration.seen, views)))
+
+
 def balf_choices(subject: Subject, keep: float) -> tuple[Choice, ...]:
     """Return the ranks of BALF (Gonzalez-Martinez 2025): ``basis`` on every layer, energy kept within the MACs.
 
@@ -67,12 +76,12 @@ def balf_choices(subject: Subject, keep: float) -> tuple[Choice, ...]:
     BudgetError
         When no ranks are within ``keep`` of the MACs.
     """
-    metrics, scheme = subject.calibration.metrics(), Basis()
-    able = [w for w in subject.prepared.workloads if w.site.key in metrics and scheme.refusal(w.shape) is None]
+    views, scheme = alike(subject).calibration.views, Basis()
+    able = [w for w in subject.prepared.workloads if w.site.key in views and scheme.refusal(w.shape) is None]
     costs: list[list[float]] = []
     losses: list[list[float]] = []
     for workload in able:
-        solver = FittedBasis(scheme, Observed(read_layer(workload.site), metrics[workload.site.key]))
+        solver = FittedBasis(scheme, views[workload.site.key].of(read_layer(workload.site)))
         (full,) = scheme.full_rank(workload.shape)
         macs = [workload.extent.macs(scheme.template(workload.shape, (rank,))) for rank in range(1, full + 1)]
         costs.append([float(workload.macs), *map(float, macs)])
@@ -98,9 +107,16 @@ def knapsack_choices(subject: Subject, scheme: str, keep: float) -> tuple[Choice
     """
     prepared = subject.prepared
     choices = enumerate_choices(
-        prepared.workloads, by_family((scheme,)), channel_block("cpu"), subject.calibration.metrics(), lambda _: None
+        prepared.workloads, by_family((scheme,)), channel_block("cpu"), subject.calibration.views, lambda _: None
     )
     return tuple(share.choice for share in Sharing(choices, prepared.other_macs, keep).by(RULES[0], {}))
+
+
+def refitted(subject: Subject, choices: Sequence[Choice], target: Target) -> Made:
+    """Return the model with its layers fitted one after the other to what they then receive."""
+    built = build(subject.prepared, subject.model.folder, target, subject.calibration, choices, lambda _: None)
+    saved = sum(one.workload.macs - one.macs for one in built.made)
+    return Made(built.proto, 1.0 - saved / subject.prepared.macs)
 
 
 def fitted_alone(subject: Subject, choices: Sequence[Choice]) -> Made:
