@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from loky import ProcessPoolExecutor
 from threadpoolctl import threadpool_limits
 
-from onnxlr.errors import UsageError
+from onnxlr.errors import ModelError, UsageError
 from onnxlr.target import usable_cores
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ WIDE = 1024
 
 SOON = 2.0
 """Seconds of work that are done before processes, which take about as long to start, are."""
+
+IDLE = 60.0
+"""Seconds without work after which a process ends by itself, should the one that started it be gone."""
 
 LARGE = 1 << 20
 """Size from which work stays in this process: it is spent within BLAS, and its arrays are too large to send."""
@@ -47,7 +51,7 @@ class _Crew:
     @cached_property
     def processes(self) -> ProcessPoolExecutor:
         """For work that is spent in the interpreter, which one process cannot do two of at a time."""
-        return ProcessPoolExecutor(self.jobs, initializer=_left_to_the_parent)
+        return ProcessPoolExecutor(self.jobs, timeout=IDLE, initializer=_left_to_the_parent)
 
     @property
     def started(self) -> bool:
@@ -56,7 +60,9 @@ class _Crew:
 
     def submit(self, work: Callable[[P], R], load: P, *, large: bool) -> Future[R]:
         """Start a piece of work."""
-        future: Future[R] = (self.threads if large else self.processes).submit(_with_one_thread, work, load)
+        if large:
+            return self.threads.submit(work, load)
+        future: Future[R] = self.processes.submit(_with_one_thread, work, load)
         return future
 
     def leave(self, *, at_once: bool) -> None:
@@ -139,7 +145,13 @@ def side_by_side(
                 running[crew.submit(work, load(item), large=size(item) >= LARGE)] = order.pop()
             for one in wait(running, return_when=FIRST_COMPLETED).done:
                 index = running.pop(one)
-                found[index] = one.result()
+                try:
+                    found[index] = one.result()
+                except BrokenProcessPool as fault:
+                    raise ModelError(
+                        "a process at work on a layer was ended from outside, as when memory runs out",
+                        "give fewer --jobs",
+                    ) from fault
                 done(items[index])
     return [found[index] for index in range(len(items))]
 

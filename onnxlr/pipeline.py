@@ -9,6 +9,7 @@ from onnxlr.accuracy import accuracy_of, check_goals
 from onnxlr.allocate import allocate
 from onnxlr.build import build
 from onnxlr.calibrate import calibrate
+from onnxlr.calibration.views import Views
 from onnxlr.errors import BudgetError
 from onnxlr.judging import judges_of
 from onnxlr.model_io import check_finite
@@ -171,7 +172,7 @@ def _plan(
             schemes,
             other_macs=prepared.other_macs,
             block=block,
-            views={} if calibration is None else calibration.views,
+            views={} if calibration is None else Views(calibration.seen, {}),
             progress=stage,
         )
         return Plan(choices, model.sha256, str(request.budget)), None

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 import onnxlr
 from onnxlr import parallel
-from onnxlr.errors import UsageError
+from onnxlr.errors import ModelError, UsageError
 from onnxlr.parallel import LARGE, side_by_side, working
 from tests.test_refit import correlated, feeds, residual
 
@@ -87,7 +87,15 @@ def test_an_error_in_another_process_is_raised_here() -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_model_rewritten_in_other_processes_has_the_same_bytes() -> None:
+def test_a_model_rewritten_in_other_processes_has_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bool] = []
+    submit = parallel._Crew.submit
+
+    def noted(crew, work, load, *, large):
+        sent.append(large)
+        return submit(crew, work, load, large=large)
+
+    monkeypatch.setattr(parallel._Crew, "submit", noted)
     data = feeds(correlated(64, 0))
     one, two = (
         onnxlr.rewrite(residual(), keep_macs=0.4, data=data, validate=False, jobs=jobs).model.SerializeToString(
@@ -96,6 +104,18 @@ def test_a_model_rewritten_in_other_processes_has_the_same_bytes() -> None:
         for jobs in (1, 2)
     )
     assert one == two
+    assert sent.count(False) > 2, "layers were sent to other processes"
+
+
+def end_yourself(item: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_process_that_is_ended_from_outside_is_one_line() -> None:
+    with pytest.raises(ModelError, match="ended from outside"), working(2):
+        side_by_side([1, 2, 3], same, end_yourself, float, lambda _: None)
 
 
 def test_an_interrupt_ends_all_processes_of_an_unguarded_script_and_only_one_speaks(tmp_path) -> None:
@@ -105,20 +125,17 @@ def test_an_interrupt_ends_all_processes_of_an_unguarded_script_and_only_one_spe
         "from onnxlr import parallel\n"
         "parallel.SOON = 0.0\n"
         "def work(item):\n"
-        "    print('at', os.getpid(), flush=True)\n"
+        f"    open({str(tmp_path)!r} + f'/{{os.getpid()}}.pid', 'x').close()\n"
         "    time.sleep(60.0)\n"
         "with parallel.working(2):\n"
         "    parallel.side_by_side([1, 2, 3], int, work, float, lambda _: None)\n"
     )
-    run = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert run.stdout is not None
-    workers = [int(run.stdout.readline().split()[1]) for _ in range(2)]
+    run = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = monotonic() + 60.0
+    while len(list(tmp_path.glob("*.pid"))) < 2 and monotonic() < end:
+        sleep(0.05)
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert len(workers) == 2
     assert run.pid not in workers
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=30)

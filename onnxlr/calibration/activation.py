@@ -43,6 +43,10 @@ class Relu:
         z: Array = np.where(loss_on < loss_off, on, off)
         return z
 
+    def units(self, channels: int) -> int:
+        """Return how many channels leave it."""
+        return channels
+
     def carried_back(self, answers: Array, matrix: Array) -> Array:
         """Return the mean of J^T G J over ``answers`` (n, T), J the slopes there and ``matrix`` G (T, T)."""
         on = (answers > 0.0).astype(np.float32)
@@ -85,6 +89,10 @@ class Maxout:
         np.put_along_axis(z, leader, best[:, :, None], axis=2)
         joined: Array = (z.transpose(0, 2, 1) if self.strided else z).reshape(current.shape)
         return joined
+
+    def units(self, channels: int) -> int:
+        """Return how many channels leave it."""
+        return channels // self.pieces
 
     def carried_back(self, answers: Array, matrix: Array) -> Array:
         """Return the mean of J^T G J over ``answers`` (n, T), J the choices there, ``matrix`` G (T / pieces)^2."""

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlr.calibration.activation import behind
+from onnxlr_passes.constants import Constants
 from onnxlr_passes.scopes import scopes
 from onnxlr_passes.sites import attribute, locate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import onnx
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
+MOST = 1024
+"""Channels up to which values have a matrix: the roots of larger ones would take longer than the fits."""
+
 WORK = 1e11
 """Multiply-adds that carrying a matrix through one layer may take; past it, one of the identity stands for it."""
 
 _SMOOTH = {"LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gelu"}
 _POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean"}
-_ALONG = (
-    _SMOOTH | _POOLS | {"Identity", "Dropout", "Cast", "Softmax", "LogSoftmax", "LRN", "Flatten", "Reshape", "Squeeze"}
-)
+_ALONG = _SMOOTH | _POOLS | {"Identity", "Dropout", "Cast", "Softmax", "LogSoftmax", "LRN", "Flatten", "Squeeze"}
 """Operators behind which errors of a channel are taken to be what they were, up to a factor."""
 
 
@@ -60,31 +62,56 @@ def outlooks(
     """Return the outlook of layers by site key; those before an operator that is not known have none."""
     able, skipped = locate(model, folder)
     every = [*able, *(one.site for one in skipped if one.site is not None)]
-    sites = {site.output: site for site in every if site.scope == ""}
-    main = scopes(model)[0]
-    back = _Back(sites, _channels(main, sites))
-    hidden: dict[str, tuple[str, Place]] = {}  # the activation's output -> what it reads
-    inside: set[str] = set()
-    for place in places:
-        if place.activation is not None:
-            value = place.joined or place.site.output
-            ends, between = behind(main, value)
-            hidden |= dict.fromkeys(ends, (value, place))
-            inside |= between
+    main, *inner = scopes(model)
+    hidden = _hidden(main, places)
+    back = _Back(main, Constants(model, folder), *_channels(main, every, hidden))
+    for scope in inner:  # what bodies read is not followed
+        for name in [*scope.index.outputs, *(name for node in scope.nodes for name in node.input)]:
+            if name and scope.where(name) is main:
+                back.add(name, None)
     for output in main.index.outputs:
         if output in back.channels:
             back.add(output, np.eye(back.channels[output]))
     for node in reversed(list(main.nodes)):
-        name = node.output[0]
-        if name in hidden:
-            value, place = hidden[name]
-            back.add(value, _through(place, seen[place.site.key], back.found.get(name)))
-        elif name not in inside:
+        found = hidden.get(node.output[0])
+        if found is not None and found.between is None:
+            back.add(found.value, _through(found.place, seen, back.found.get(node.output[0])))
+        elif found is None:
             back.through(node)
-    return _of(places, back, main)
+    return _of(places, back, hidden)
 
 
-def _of(places: Sequence[Place], back: _Back, main: Scope) -> dict[str, Outlook]:
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    """A value of an activation: its output or, where it is not None, one ``between`` that and what is read."""
+
+    value: str
+    place: Place
+    between: str | None
+
+
+def _hidden(main: Scope, places: Sequence[Place]) -> dict[str, _Hidden]:
+    """Return the values that activations behind the places give, by name."""
+    found: dict[str, _Hidden] = {}
+    for place in places:
+        if place.activation is not None:
+            value = place.joined or place.site.output
+            ends, between = behind(main, value)
+            found |= {end: _Hidden(value, place, None) for end in ends}
+            found |= {name: _Hidden(value, place, name) for name in between}
+    return found
+
+
+def _through(place: Place, seen: Mapping[str, Seen], matrix: Array | None) -> Array | None:
+    """Return what an activation's input gets from its output."""
+    of = seen[place.site.key]
+    answers = of.answers if place.joined is None else of.sums
+    if matrix is None or place.activation is None or answers is None:
+        return None
+    return place.activation.carried_back(answers, matrix)
+
+
+def _of(places: Sequence[Place], back: _Back, hidden: Mapping[str, _Hidden]) -> dict[str, Outlook]:
     """Collect what was found for the places."""
     found: dict[str, Outlook] = {}
     for place in places:
@@ -92,46 +119,59 @@ def _of(places: Sequence[Place], back: _Back, main: Scope) -> dict[str, Outlook]
         before = back.found.get(value)
         if before is None or place.site.geometry.group > 1 or len(before) != place.site.out_channels:
             continue
-        ends = behind(main, value)[0] if place.activation is not None else ()
-        parts = [back.found.get(end) for end in ends]
-        known = [part for part in parts if part is not None]
+        ends = [name for name, one in hidden.items() if one.value == value and one.between is None]
+        known = [part for part in (back.found.get(end) for end in ends) if part is not None]
         found[place.site.key] = Outlook(before, sum(known[1:], known[0]) if known else before)
     return found
 
 
-def _through(place: Place, seen: Seen, matrix: Array | None) -> Array | None:
-    """Return what an activation's input gets from its output."""
-    answers = seen.answers if place.joined is None else seen.sums
-    if matrix is None or place.activation is None or answers is None:
-        return None
-    return place.activation.carried_back(answers, matrix)
+def _channels(
+    main: Scope, every: Sequence[Site], hidden: Mapping[str, _Hidden]
+) -> tuple[dict[str, Site], dict[str, int], set[str]]:
+    """Return the main graph's layers, how many channels values have, and whose channels are last.
 
-
-def _channels(main: Scope, sites: Mapping[str, Site]) -> dict[str, int]:
-    """Return how many channels values have, where that is plain; flattened ones keep those of what is flattened."""
+    Values of more than ``MOST`` channels, or where it is not plain which axis they are on, are left out. Flattened ones
+    keep the channels of what is flattened.
+    """
+    sites = {site.output: site for site in every if site.scope == ""}
     found: dict[str, int] = {}
+    last: set[str] = set()
     for node in main.nodes:
-        name, inputs = node.output[0], [found.get(value) for value in node.input]
-        site = sites.get(name)
-        known = [count for count in inputs if count is not None]
+        name, op, inputs = node.output[0], node.op_type, [value for value in node.input if value in found]
+        count, site = None, sites.get(name)
+        one = hidden.get(name)
         if site is not None:
-            found[name] = site.out_channels
-        elif node.op_type == "Concat" and attribute(node, "axis", 1) == 1 and len(known) == len(inputs):
-            found[name] = sum(known)
-        elif (
-            (node.op_type in _ALONG | {"Relu"} and inputs[0] is not None)
-            or node.op_type in {"Add", "Sub", "Sum", "Mul", "Div"}
-        ) and known:
-            found[name] = max(known)
-    return found
+            count = site.out_channels
+        elif one is not None and one.between is None and one.place.activation is not None:
+            count = one.place.activation.units(one.place.site.out_channels)
+        elif op == "Concat" and attribute(node, "axis", 1) == 1 and len(inputs) == len(node.input):
+            count = sum(found[value] for value in inputs)
+        elif (op in _ALONG | {"Relu"} or (op == "Reshape" and _flattens(main, node))) and node.input[0] in found:
+            count = found[node.input[0]]
+        elif op in {"Add", "Sub", "Sum", "Mul", "Div"} and len({value in last for value in inputs}) == 1:
+            count = max(found[value] for value in inputs)
+        if count is not None and count <= MOST:
+            found[name] = count
+            if op in {"Gemm", "MatMul", "Flatten", "Squeeze", "Reshape"} or any(value in last for value in inputs):
+                last.add(name)
+    return sites, found, last
+
+
+def _flattens(main: Scope, reshape: onnx.NodeProto) -> bool:
+    """Whether a Reshape surely gives rows: what it gives is read by Gemm alone."""
+    readers = main.consumers(reshape.output[0])
+    return bool(readers) and all(reader.op_type == "Gemm" for reader in readers)
 
 
 @dataclass(eq=False)
 class _Back:
     """The matrices by value; None where one of its readers is not known."""
 
+    main: Scope
+    constants: Constants
     sites: Mapping[str, Site]
     channels: Mapping[str, int]
+    last: Collection[str]
     found: dict[str, Array | None] = field(default_factory=dict)
 
     def add(self, value: str, matrix: Array | None) -> None:
@@ -144,27 +184,51 @@ class _Back:
 
     def through(self, node: onnx.NodeProto) -> None:
         """Carry the matrix of a node's output to its inputs."""
-        matrix, op = self.found.get(node.output[0]), node.op_type
+        matrix = self.found.get(node.output[0])
         site = self.sites.get(node.output[0])
         inputs = [name for name in node.input if name in self.channels]
         if site is not None:
-            inner = self.channels.get(node.input[0])
-            self.add(node.input[0], None if inner is None else linear(site, inner, matrix))
-        elif matrix is None or any(self.channels[name] not in {len(matrix), 1} for name in inputs if op != "Concat"):
-            for name in node.input:
-                self.add(name, None)
-        elif op == "Concat":
-            self._apart(node, matrix)
-        elif op == "Relu":
-            self.add(node.input[0], half(matrix))
-        elif op in {"Add", "Sub", "Sum"} or (op in {"Mul", "Div"} and len(inputs) == 1):
+            self.add(node.input[0], self._behind(node, site, matrix))
             for name in inputs:
-                self.add(name, matrix)
-        elif op in _ALONG:
-            self.add(node.input[0], matrix / _read(node))
-        else:
+                if name != node.input[0]:
+                    self.add(name, matrix)
+        elif node.op_type == "Concat" and matrix is not None:
+            self._apart(node, matrix)
+        elif node.op_type not in {"Shape", "Size"}:  # those see no values
+            even = matrix is not None and all(self.channels[name] in {len(matrix), 1} for name in inputs)
             for name in node.input:
-                self.add(name, None)
+                self.add(name, self._carried(node, name, matrix) if even and matrix is not None else None)
+
+    def _carried(self, node: onnx.NodeProto, value: str, matrix: Array) -> Array | None:
+        """Return what an input of a node gets whose channels each stay where they are."""
+        op = node.op_type
+        if op == "Relu":
+            return half(matrix)
+        if op in {"Add", "Sub", "Sum"}:
+            return matrix
+        if op in {"Mul", "Div"}:
+            return self._scaled(node, value, matrix)
+        return matrix / _read(node) if op in _ALONG or op == "Reshape" else None
+
+    def _behind(self, node: onnx.NodeProto, site: Site, matrix: Array | None) -> Array | None:
+        """Return what a layer's input gets."""
+        name = node.input[0]
+        channels = self.channels.get(name)
+        if channels is None or (name in self.last) != (site.op != "Conv"):
+            return None
+        return linear(site, channels, matrix)
+
+    def _scaled(self, node: onnx.NodeProto, value: str, matrix: Array) -> Array | None:
+        """Return what a value gets that is multiplied or divided by a constant, one number or one a channel."""
+        other = next((name for name in node.input if name != value), value)
+        found = self.constants.resolve(self.main, other)
+        if isinstance(found, str) or (node.op_type == "Div" and node.input[0] != value):
+            return None
+        factor = found.array.astype(np.float64).reshape(-1)
+        if factor.size not in {1, len(matrix)} or (node.op_type == "Div" and not factor.all()):
+            return None
+        factor = np.broadcast_to(1.0 / factor if node.op_type == "Div" else factor, len(matrix))
+        return matrix * np.outer(factor, factor)
 
     def _apart(self, node: onnx.NodeProto, matrix: Array) -> None:
         """Give every part of a concatenation its block."""
@@ -184,16 +248,19 @@ def linear(site: Site, channels: int, matrix: Array | None) -> Array | None:
     taps = site.geometry.taps * site.in_channels // max(channels, 1)
     if site.in_channels % channels or (taps != site.geometry.taps and (group > 1 or site.op == "Conv")):
         return None
-    if matrix is not None and (len(matrix) != t or 2.0 * t * t * channels * taps > WORK):
-        matrix = np.trace(matrix) / len(matrix) * np.eye(t) if len(matrix) == t else None
+    level = 1.0 / prod(site.geometry.strides)
+    if matrix is not None and (len(matrix) != t or 1.0 * t * (t + channels) * channels * taps > WORK):
+        level *= float(np.trace(matrix)) / len(matrix)
+        matrix = None
     kernel = site.kernel().reshape(t, channels // group, taps)
+    if group == channels == t:
+        alike = kernel[:, 0] @ kernel[:, 0].T
+        return level * (np.diag(np.diag(alike)) if matrix is None else matrix * alike)
     total = np.zeros((channels, channels))
     for tap in range(taps):
-        weight = kernel[:, :, tap]
-        if group > 1:
-            weight = _apart_by_group(weight, group)
+        weight = kernel[:, :, tap] if group == 1 else _apart_by_group(kernel[:, :, tap], group)
         total += weight.T @ (weight if matrix is None else matrix @ weight)
-    return total / prod(site.geometry.strides)
+    return level * total
 
 
 def _apart_by_group(weight: Array, group: int) -> Array:

@@ -41,7 +41,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One thing a layer could become. ``error`` is relative, ||W - W^|| / ||W||; ``macs`` count the whole model run."""
+    """One thing a layer could become.
+
+    ``error`` is relative: ||W - W^|| / ||W||, or that of the outputs in the metric of the data. ``macs`` count the
+    whole model run.
+    """
 
     scheme: str
     ranks: Ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ class Turn:
     def of(cls, matrix: Array) -> Turn:
         """Weigh errors e as e^T G e, for a positive semidefinite ``matrix`` G (T, T); a zero matrix changes nothing."""
         level = float(np.trace(matrix)) / len(matrix)
-        scaled = matrix / level if level > 0.0 else np.eye(len(matrix))
+        scaled = matrix / level if 0.0 < level < inf else np.eye(len(matrix))
         values, vectors = np.linalg.eigh((1.0 - FLOOR) * scaled + FLOOR * np.eye(len(matrix)))
         root = np.sqrt(np.maximum(values, FLOOR))
         return cls((vectors * root) @ vectors.T, (vectors / root) @ vectors.T)

@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 from onnxlr.calibrate import Calibration, fit_alone
+from onnxlr.calibration import outlook
 from onnxlr.calibration.activation import Maxout, Relu
-from onnxlr.calibration.outlook import half, outlooks
+from onnxlr.calibration.outlook import half, linear, outlooks
 from onnxlr.calibration.views import Views
 from onnxlr.drafts import Drafts
 from onnxlr.planning.plan import Choice
@@ -20,6 +21,7 @@ from onnxlr.schemes.turn import FLOOR, Turn
 from onnxlr.sensitivity import apart
 from onnxlr_passes.decompose import Decompose
 from onnxlr_passes.geometry import Geometry
+from onnxlr_passes.sites import locate
 from tests.passes.one_conv import run
 from tests.test_allocate import looked_at
 from tests.test_refit import PADS, correlated, feeds, model_of, node, weight
@@ -148,6 +150,77 @@ def test_the_answers_of_the_network_say_what_a_relu_lets_through() -> None:
     on = (calibration.seen["a"].answers > 0.0).astype(float)
     np.testing.assert_allclose(found.behind, kernel.T @ kernel, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(found.before, found.behind * (on.T @ on) / len(on), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["reshape", "split"])
+def test_layers_before_maxout_have_an_outlook_through_it(way: str) -> None:
+    if way == "reshape":
+        shape = onnx.numpy_helper.from_array(np.array([0, 4, 2, 6, 6]), "shape")
+        maxout = [node("Reshape", ["a", "shape"], ["p"]), node("ReduceMax", ["p"], ["m"], axes=[2], keepdims=0)]
+        extra = [shape]
+        activation = Maxout(2, strided=False)
+    else:
+        maxout, extra = [node("Split", ["a"], ["p", "q"], axis=1), node("Max", ["p", "q"], ["m"])], []
+        activation = Maxout(2, strided=True)
+    model = chain(*maxout, node("Conv", ["m", "w1"], ["y"], "c"), weights=[weight("w1", 5, 4, 1, 1), *extra])
+    calibration = calibrated(model)
+    found = calibration.views.outlooks
+    kernel = onnx.numpy_helper.to_array(weight("w1", 5, 4, 1, 1)).reshape(5, 4)
+    np.testing.assert_allclose(found["a"].behind, kernel.T @ kernel, rtol=1e-5, atol=1e-7)
+    expected = activation.carried_back(calibration.seen["a"].answers, kernel.T @ kernel)
+    np.testing.assert_allclose(found["a"].before, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_constant_factors_count_and_shapes_do_not() -> None:
+    nodes = [
+        node("Shape", ["a"], ["s"]),
+        node("ConstantOfShape", ["s"], ["zeros"]),
+        node("Mul", ["a", "by"], ["b"]),
+        node("Add", ["b", "zeros"], ["y"]),
+    ]
+    by = np.linspace(0.1, 2.0, 8, dtype=np.float32).reshape(1, 8, 1, 1)
+    found = calibrated(chain(*nodes, weights=[onnx.numpy_helper.from_array(by, "by")])).views.outlooks["a"].before
+    np.testing.assert_allclose(found, np.diag(by.reshape(-1).astype(np.float64) ** 2), rtol=1e-6)
+
+
+def test_what_a_body_reads_or_a_matrix_product_along_another_axis_has_no_outlook() -> None:
+    body = onnx.helper.make_graph(
+        [node("Relu", ["a"], ["r"])],
+        "body",
+        [],
+        [onnx.helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, None)],
+    )
+    branch = onnx.numpy_helper.from_array(np.array(True), "yes")
+    captured = chain(
+        node("If", ["yes"], ["z"], then_branch=body, else_branch=body),
+        node("Conv", ["a", "w1"], ["b"], "c"),
+        node("Conv", ["z", "w1"], ["c"], "d"),
+        node("Add", ["b", "c"], ["y"]),
+        weights=[weight("w1", 5, 8, 1, 1), branch],
+    )
+    assert "a" not in calibrated(captured).views.outlooks
+    along = chain(node("MatMul", ["a", "w1"], ["y"], "m"), weights=[weight("w1", 8, 3)], size=8)
+    assert "a" not in calibrated(along, 8).views.outlooks
+
+
+def test_a_layer_too_large_to_carry_through_counts_the_mean_of_its_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    (site,) = (one for one in locate(LINEAR["taps"])[0] if one.output == "y")
+    rng = np.random.default_rng(4)
+    matrix = np.diag(rng.random(5) + 0.1)
+    whole = linear(site, 8, matrix)
+    monkeypatch.setattr(outlook, "WORK", 0.0)
+    rough, blind = linear(site, 8, matrix), linear(site, 8, None)
+    assert whole is not None
+    assert rough is not None
+    assert blind is not None
+    np.testing.assert_allclose(rough, np.trace(matrix) / 5 * blind)
+    assert not np.allclose(rough, whole, rtol=0.1)
+
+
+def test_outputs_of_very_many_channels_need_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlook, "MOST", 7)
+    found = calibrated(chain(node("Conv", ["a", "w1"], ["y"], "c"), weights=[weight("w1", 5, 8, 1, 1)])).views.outlooks
+    assert list(found) == ["y"]
 
 
 def test_turned_answers_weigh_errors_alike() -> None:

@@ -1,0 +1,233 @@
+"""Choosing by measured latency and accuracy against other ways to choose ranks, at equal measured latency.
+
+    python -m tests.benchmarks.bench_alternatives [--model MODEL --data PATH --test PATH] [--trials 16]
+
+Four ways to choose ranks make models of several strengths each: one share of the full rank everywhere (``tucker2``), a
+threshold on every layer's energy (``basis``), EVBMF ranks (``tucker2``), and the knapsack on MACs of ``--keep-macs``.
+All get the data and the fits that ``onnxlr search`` has: what is compared is the choice. Every model is timed in turns
+with the original, and judged on evaluation samples that nothing was chosen by. For each of theirs, the model of the
+search that is no slower (within ``--slack``) and lost least on the samples it was chosen by stands beside it. Returns 1
+when one of theirs is more accurate by more than two standard errors.
+"""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnxlr
+from onnxlr import model_io
+from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
+from onnxlr.errors import BudgetError, OnnxlrError
+from onnxlr.evaluation import Evaluator, Judge, choose_metric, drop
+from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
+from onnxlr.planning.plan import Choice, Plan
+from onnxlr.prepare import Prepared, Selection, prepare
+from onnxlr.schemes.registry import by_name
+from onnxlr.target import bind, seeded_feeds
+from tests.benchmarks.bench_accuracy import PRESETS, SAMPLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+    from onnxlr.evaluation import Unit
+    from onnxlr.target import Target
+
+UNIFORM = (0.75, 0.5, 0.35, 0.25)
+ENERGY = (0.99, 0.97, 0.93, 0.85)
+MACS = (0.6, 0.4, 0.25)
+OURS = "onnxlr search"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model: times faster than the original, and what it loses with its standard error, in the metric's unit.
+
+    ``expected`` is what it lost on the samples it was chosen by, 0 where it was not.
+    """
+
+    way: str
+    strength: str
+    faster: float
+    lost: float
+    lost_error: float
+    expected: float
+
+    def text(self, unit: Unit) -> str:
+        """Return one line."""
+        lost, error = unit.scale * self.lost, unit.scale * self.lost_error
+        return (
+            f"{self.way:14} {self.strength:10} {self.faster:6.2f}x  loses {lost:6.2f} +- {error:4.2f} {unit.drop_name}"
+        )
+
+
+def main() -> int:
+    """Print every model and the comparison; return an exit code."""
+    options = _options()
+    try:
+        with ExitStack() as stack:
+            return _compare(options, stack)
+    except OnnxlrError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
+    model = model_io.load(options.model)
+    images = PRESETS[options.image_preset]() if is_folder(options.data) or is_folder(options.test) else None
+    reading, judging = data_options(options.data, options.test, options.samples, images, "4GB", options.seed)
+    source = stack.enter_context(calibration_data(model, options.data, {}, reading))
+    test = stack.enter_context(evaluation_data(model, options.test, {}, judging))
+    if test is None:
+        raise AssertionError("the path is given")
+    target = target_of("cpu", options.threads, shapes_of(None, source, test))
+    _, held = test.split(options.eval_share, options.seed)
+    metric = choose_metric(options.metric, model.proto, model.folder, target, held, options.peak)
+    judge = Evaluator(Judge(metric, model.proto, model.folder, target), held)
+    prepared = prepare(model, target, Selection(), simplify=True)
+    rows: list[Row] = []
+    for way, strength, expected, made in _models(options, prepared, target.shapes):
+        lost = drop(judge.original, judge.score(made))
+        row = Row(way, strength, _faster(model.proto, made, target, prepared), lost.value, lost.error, expected)
+        rows.append(row)
+        print(row.text(metric.unit), flush=True)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
+    return _verdict(rows, metric.unit, options.slack)
+
+
+def _models(
+    options: argparse.Namespace, prepared: Prepared, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> Iterator[tuple[str, str, float, onnx.ModelProto]]:
+    """Yield models with how their ranks were chosen, and the loss they were by; what a way cannot do is left out."""
+    images = PRESETS[options.image_preset]() if is_folder(options.data) or is_folder(options.test) else None
+
+    def fitted(
+        scheme: str = "auto",
+        keep_macs: float | None = None,
+        energy: float | None = None,
+        rank: str | None = None,
+        plan: Plan | None = None,
+    ) -> onnx.ModelProto:
+        return onnxlr.rewrite(
+            options.model,
+            scheme=scheme,
+            keep_macs=keep_macs,
+            energy=energy,
+            rank=rank,
+            plan=plan,
+            data=options.data,
+            samples=options.samples,
+            images=images if is_folder(options.data) else None,
+            shapes=dict(shapes),
+            threads=options.threads,
+            validate=False,
+            seed=options.seed,
+        ).model
+
+    found = onnxlr.search(
+        options.model,
+        data=options.data,
+        samples=options.samples,
+        images=images,
+        evaluation=options.test,
+        metric=options.metric,
+        peak=options.peak,
+        eval_share=options.eval_share,
+        trials=options.trials,
+        shapes=dict(shapes),
+        threads=options.threads,
+        seed=options.seed,
+    )
+    for number, index in enumerate(found.best, start=1):
+        trial = found.trials[index]
+        yield OURS, f"{number} of {len(found.best)}", trial.loss, fitted(plan=Plan(trial.choices))
+    for share in UNIFORM:
+        yield "uniform rank", f"{share:g}", 0.0, fitted(plan=Plan(_uniform(prepared, share)))
+    for energy in ENERGY:
+        yield "energy", f"{energy:g}", 0.0, fitted("basis", energy=energy)
+    yield "EVBMF Tucker", "", 0.0, fitted("tucker2", rank="evbmf")
+    for keep in MACS:
+        try:
+            yield "MACs", f"{keep:g}", 0.0, fitted(keep_macs=keep)
+        except BudgetError as error:
+            print(f"MACs {keep:g}: {error}")
+
+
+def _uniform(prepared: Prepared, share: float) -> tuple[Choice, ...]:
+    """Return this share of the full ranks for every layer where that has fewer multiply-adds."""
+    scheme = by_name("tucker2")
+    found: list[Choice] = []
+    for workload in prepared.workloads:
+        if scheme.refusal(workload.shape) is not None:
+            continue
+        ranks = tuple(max(round(share * full), 1) for full in scheme.full_rank(workload.shape))
+        if workload.extent.macs(scheme.template(workload.shape, ranks)) < workload.macs:
+            found.append(Choice(workload.site.key, workload.site.label, scheme.name, ranks))
+    return tuple(found)
+
+
+def _faster(original: onnx.ModelProto, made: onnx.ModelProto, target: Target, prepared: Prepared) -> float:
+    """Return how many times faster a model is, in turns with the original."""
+    (feeds,) = seeded_feeds(original, prepared.shapes)
+    runners = [bind(target.session(proto.SerializeToString()), feeds) for proto in (original, made)]
+    before, after = time_interleaved(runners, TimingOptions(budget_s=2.0))
+    return speedup(before, after).ratio
+
+
+def _verdict(rows: list[Row], unit: Unit, slack: float) -> int:
+    """Print, for each model of the others, the best of ours that is no slower; return 1 where theirs loses less."""
+    beaten = 0
+    print(
+        "\n| chosen by | strength | times faster | loses | onnxlr, no slower | loses |"
+        "\n| --- | --- | --- | --- | --- | --- |"
+    )
+    for row in rows:
+        if row.way == OURS:
+            continue
+        able = [one for one in rows if one.way == OURS and one.faster >= row.faster * (1.0 - slack)]
+        best = min(able, key=lambda one: one.expected, default=None)
+        original = row.faster <= 1.0 + slack
+        cells = ("the original", "0.00") if original and (best is None or best.lost > 0.0) else ("none", "")
+        if best is not None and not (original and best.lost > 0.0):
+            cells = (f"{best.faster:.2f}x", f"{unit.scale * best.lost:.2f}")
+        worse = not original and (best is None or best.lost - row.lost > 2.0 * max(best.lost_error, row.lost_error))
+        beaten += worse
+        print(
+            f"| {row.way} | {row.strength} | {row.faster:.2f}x | {unit.scale * row.lost:.2f} ± "
+            f"{unit.scale * row.lost_error:.2f} | {' | '.join(cells)} |{' MISSED' if worse else ''}"
+        )
+    print(f"\nLoses are {unit.drop_name or 'of the metric'}, lower is better. {beaten} of theirs lose less than ours.")
+    return 1 if beaten else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=SAMPLE / "charnet.onnx", help="ONNX file")
+    parser.add_argument("--data", type=Path, default=SAMPLE / "calibration.npz", help="unlabelled calibration data")
+    parser.add_argument("--test", type=Path, default=SAMPLE / "test.npz", help=".npz with labels, or class folders")
+    parser.add_argument("--image-preset", choices=PRESETS, default="unit", help="how image files become inputs")
+    parser.add_argument("--samples", type=int, help="how many samples of --data to use (default: all)")
+    parser.add_argument("--metric", help="top1, top5, psnr, ... (default: what the labels call for)")
+    parser.add_argument("--peak", type=float, default=1.0, help="largest value of a picture, for psnr (default 1)")
+    parser.add_argument(
+        "--eval-share", type=float, default=0.5, help="share of the test samples that ours is chosen by"
+    )
+    parser.add_argument("--trials", type=int, default=16, help="models the search may build (default 16)")
+    parser.add_argument("--threads", type=int, default=1, help="threads within an operator (default 1)")
+    parser.add_argument("--slack", type=float, default=0.02, help="latencies this close are equal (default 0.02)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench/alternatives.json"), help="file for all figures")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
