@@ -44,9 +44,11 @@ def main() -> int:
         record = options.out / f"{name}.json"
         if record.exists():
             continue
-        code = bench_accuracy.main([*_arguments(options.networks.parent, name, table), "--json", str(record)])
+        part = record.with_suffix(".part")  # an interrupted run leaves no record
+        code = bench_accuracy.main([*_arguments(options.networks.parent, name, table), "--json", str(part)])
         if code:
             return code
+        part.replace(record)
     print()
     print(markdown({name: json.loads((options.out / f"{name}.json").read_text()) for name in networks}))
     return 0
