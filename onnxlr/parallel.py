@@ -46,7 +46,7 @@ class _Crew:
     @cached_property
     def threads(self) -> ThreadPoolExecutor:
         """For large work."""
-        return ThreadPoolExecutor(self.jobs)
+        return ThreadPoolExecutor(self.jobs, initializer=_one_thread)
 
     @cached_property
     def processes(self) -> ProcessPoolExecutor:
@@ -160,6 +160,11 @@ def _with_one_thread(work: Callable[[P], R], load: P) -> R:
     """Do a piece of work where BLAS may have more threads."""
     with threadpool_limits(limits=1):
         return work(load)
+
+
+def _one_thread() -> None:
+    """Give BLAS one thread here, where OpenMP counts by thread; ``side_by_side`` sees to the whole process."""
+    threadpool_limits(limits=1)
 
 
 def _left_to_the_parent() -> None:
