@@ -35,12 +35,6 @@ if TYPE_CHECKING:
 MOST = 1024
 """Channels up to which values have a matrix: the roots of larger ones would take longer than the fits."""
 
-FISHER = 0.8
-"""Share of the Fisher matrix of classes in what the scores' errors count: they need not be classes after all."""
-
-CLASSES = 10
-"""Outputs of a linear layer from which they are thought to be scores of classes."""
-
 WORK = 1e11
 """Multiply-adds that carrying a matrix through one layer may take; past it, one of the identity stands for it."""
 
@@ -75,10 +69,9 @@ def outlooks(
         for name in [*scope.index.outputs, *(name for node in scope.nodes for name in node.input)]:
             if name and scope.where(name) is main:
                 back.add(name, None)
-    scores = {place.site.output: place for place in places if place.joined is None and place.site.op != "Conv"}
     for output in main.index.outputs:
         if output in back.channels:
-            back.add(output, _first(output, back.channels[output], scores, seen))
+            back.add(output, np.eye(back.channels[output]))
     for node in reversed(list(main.nodes)):
         found = hidden.get(node.output[0])
         if found is not None and found.between is None:
@@ -86,23 +79,6 @@ def outlooks(
         elif found is None:
             back.through(node)
     return _of(places, back, hidden)
-
-
-def _first(output: str, channels: int, scores: Mapping[str, Place], seen: Mapping[str, Seen]) -> Array:
-    """Return the matrix of an output: the identity, and of a linear layer's scores mostly their Fisher matrix.
-
-    With p = softmax(s) of scores s on the data, errors e move the distribution of the classes by e^T (diag p - p p^T) e
-    / 2 (in nats, to second order).
-    """
-    place = scores.get(output)
-    if place is None or channels < CLASSES:
-        return np.eye(channels)
-    answers = seen[place.site.key].answers
-    shifted = np.exp(answers - answers.max(axis=1, keepdims=True), dtype=np.float64)
-    p = shifted / shifted.sum(axis=1, keepdims=True)
-    fisher = np.diag(p.mean(axis=0)) - p.T @ p / len(p)
-    level = float(np.trace(fisher)) / channels
-    return (1.0 - FISHER) * np.eye(channels) + FISHER * fisher / level if level > 0.0 else np.eye(channels)
 
 
 @dataclass(frozen=True, slots=True)
