@@ -21,7 +21,7 @@ from onnxlr_passes.base import PassError
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from onnxlr.calibration import Source
@@ -43,18 +43,22 @@ HELD_OUT = 8
 class Calibration:
     """What the original network did on the data.
 
-    ``looks`` pairs every layer of the main graph with what is looked at, per batch of ``batches``; ``seen`` has
-    what it saw and answered there, by site key, and ``views`` what fits go by. ``held`` are batches nothing is fitted
-    to. ``drafts`` are chains fitted to what was seen.
+    ``looks`` pairs every layer of the main graph with what is looked at, per batch of ``batches``; ``views`` has what
+    it saw and answered there and what its fits go by. ``held`` are batches nothing is fitted to. ``drafts`` are chains
+    fitted to what was seen.
     """
 
     batches: Sequence[Feeds]
     held: Sequence[Feeds]
     looks: tuple[tuple[Place, tuple[Look, ...]], ...]
-    seen: dict[str, Seen]
     views: Views
     memory: Memory
     drafts: Drafts
+
+    @property
+    def seen(self) -> Mapping[str, Seen]:
+        """What each layer saw and answered, by site key."""
+        return self.views.seen
 
     @property
     def samples(self) -> int:
@@ -92,7 +96,7 @@ def calibrate(
     )
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
     views = Views(seen, outlooks(prepared.proto, folder, [place for place, _ in looks], seen))
-    return Calibration(batches, held, looks, seen, views, source.memory, Drafts(seen, views))
+    return Calibration(batches, held, looks, views, source.memory, Drafts(views))
 
 
 def fit_alone(prepared: Prepared, calibration: Calibration, choices: Sequence[Choice]) -> dict[str, Chain]:

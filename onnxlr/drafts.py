@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from onnxlr.calibration.observe import Seen
+    from onnxlr.calibration.views import Views
     from onnxlr.planning.plan import Choice
     from onnxlr.schemes.base import Layer
     from onnxlr.schemes.observed import View
@@ -29,13 +30,12 @@ ROOM = 1 << 28
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drafts:
-    """Chains made when they are first asked for; ``seen`` and ``views`` are what each layer saw, by site key.
+    """Chains made when they are first asked for, by what each layer saw.
 
     Plans that are tried one after the other share most of them. Those asked for longest ago are forgotten first.
     """
 
-    seen: Mapping[str, Seen]
-    views: Mapping[str, View]
+    views: Views
     _known: dict[Choice, Chain] = field(default_factory=dict, repr=False)
 
     def of(
@@ -55,7 +55,7 @@ class Drafts:
         missing = [choice for choice in choices if choice not in self._known]
         made = side_by_side(missing, load, _fit, lambda choice: sites[choice.site].parameters, tell)
         found = {
-            choice: answering(chain, sites[choice.site], self.seen[choice.site])
+            choice: answering(chain, sites[choice.site], self.views.seen[choice.site])
             for choice, chain in zip(missing, made, strict=True)
         }
         found |= {choice: self._known.pop(choice) for choice in choices if choice in self._known}

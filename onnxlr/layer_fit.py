@@ -115,10 +115,11 @@ class Task:
     @cached_property
     def _counted(self) -> Array | None:
         """The root (U, U) of how errors of what is compared count."""
-        if self.outlook is None:
+        if self.outlook is None or self.view.turn is None:
             return None
         hidden = self.shift is not None and self.place.activation is not None
-        return Turn.of(self.outlook.behind if hidden else self.outlook.before).there.astype(self.wanted.dtype)
+        turn = Turn.of(self.outlook.behind) if hidden else self.view.turn
+        return turn.there.astype(self.wanted.dtype)
 
     def answers(self, chain: Chain) -> Array:
         """Return what a chain answers, (n, T)."""

@@ -15,6 +15,7 @@ from onnxlr import drafts, model_io
 from onnxlr.allocate import affordable, allocate
 from onnxlr.calibrate import Calibration, calibrate, fit_alone
 from onnxlr.calibration.observe import Seen
+from onnxlr.calibration.views import Views
 from onnxlr.drafts import Drafts
 from onnxlr.errors import BudgetError
 from onnxlr.opening import calibration_data, data_options, shapes_of, target_of
@@ -149,7 +150,7 @@ def test_drafts_are_made_once_and_forgotten_when_there_is_no_room(monkeypatch: p
     prepared, _, calibration = looked_at(network(), images(48, 0))
     sites = {workload.site.key: workload.site for workload in prepared.workloads}
     choices = [one.choice for one in sharing_of(prepared, calibration, 0.5).evenly()]
-    known = Drafts(calibration.seen, calibration.views)
+    known = Drafts(calibration.views)
     made = known.of(sites, choices, lambda _: None)
     again = known.of(sites, choices, lambda _: None)
     assert all(again[key] is chain for key, chain in made.items())
@@ -167,7 +168,7 @@ def test_wide_networks_are_tried_less_often() -> None:
     assert affordable(calibration) == 8
     empty = np.zeros(0)
     wide = {f"w{i}": Seen(1, np.zeros((1, 4608)), empty, wide=False, own=empty, joined=None) for i in range(30)}
-    assert affordable(replace(calibration, seen=wide)) == 2
+    assert affordable(replace(calibration, views=Views(wide, {}))) == 2
 
 
 def test_replaying_the_plan_gives_the_same_bytes() -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -25,10 +24,9 @@ from typing import TYPE_CHECKING
 
 import onnxlr
 from onnxlr import model_io
-from onnxlr.calibration import ImageOptions
-from onnxlr.errors import BudgetError, OnnxlrError
+from onnxlr.errors import BudgetError
 from onnxlr.evaluation import EvaluationData, Evaluator, Judge, choose_metric, drop
-from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
+from onnxlr.opening import is_folder
 from onnxlr.prepare import Selection, prepare
 from onnxlr.schemes.registry import families
 from tests.benchmarks.accuracy_table import BASELINE, WAYS, Row, as_json, heading, markdown
@@ -42,14 +40,14 @@ from tests.benchmarks.layer_by_layer import (
     look,
     refitted,
 )
+from tests.benchmarks.subject import add_options, exit_code, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import ExitStack
 
+    from onnxlr.calibration import ImageOptions
     from onnxlr.evaluation import Scored
-
-SAMPLE = Path(__file__).parents[2] / "samples" / "charnet"
-PRESETS = {"imagenet": ImageOptions.imagenet, "caffe": ImageOptions.caffe, "unit": ImageOptions}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +55,7 @@ class Bench:
     """Everything a row is made with; ``more`` are further samples for agreement and KL."""
 
     options: argparse.Namespace
+    images: ImageOptions | None
     subject: Subject
     judged: Evaluator
     more: Evaluator | None
@@ -96,36 +95,23 @@ class Bench:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables; return an exit code of the command line."""
     options = _options(arguments)
-    try:
-        with ExitStack() as stack:
-            bench = _bench(options, stack)
-            _report(bench)
-    except OnnxlrError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    return exit_code(lambda stack: _report(_bench(options, stack)))
 
 
 def _bench(options: argparse.Namespace, stack: ExitStack) -> Bench:
     """Open the model and the data, and run the original over them."""
-    model = model_io.load(options.model)
-    images = _images(options) if is_folder(options.data) or is_folder(options.test) else None
-    reading, judging = data_options(options.data, options.test, options.samples, images, options.memory, options.seed)
-    source = stack.enter_context(calibration_data(model, options.data, {}, reading))
-    test = stack.enter_context(evaluation_data(model, options.test, {}, judging))
-    if source is None or test is None:
-        raise AssertionError("both paths are given")
-    target = target_of("cpu", options.threads, shapes_of(None, source, test))
+    given = opened(options, stack)
+    model, source, test, target = given.model, given.source, given.test, given.target
     metric = choose_metric(options.metric, model.proto, model.folder, target, test, options.peak)
     judged = Evaluator(Judge(metric, model.proto, model.folder, target), test)
     more = None
     if options.pool:
         free = choose_metric(None, model.proto, model.folder, target, EvaluationData(source, None), options.peak)
         more = Evaluator(Judge(free, model.proto, model.folder, target), EvaluationData(source, None))
-    return Bench(options, look(model, target, source, options.seed), judged, more)
+    return Bench(options, given.images, look(model, target, source, options.seed), judged, more)
 
 
-def _report(bench: Bench) -> None:
+def _report(bench: Bench) -> int:
     """Print every row as it comes; the file has all so far, whatever stops the run."""
     options, original = bench.options, bench.judged.original
     metric = bench.judged.judge.metric
@@ -142,6 +128,7 @@ def _report(bench: Bench) -> None:
         options.json.write_text(as_json(rows, about), encoding="utf-8")
     print()
     print(markdown(rows, metric.unit, options.name))
+    return 0
 
 
 def _rows(bench: Bench) -> Iterator[Row]:
@@ -220,7 +207,7 @@ def _rewritten(bench: Bench, scheme: str, keep: float) -> onnxlr.Rewrite:
         keep_macs=keep,
         data=options.data,
         samples=options.samples,
-        images=_images(options) if is_folder(options.data) else None,
+        images=bench.images if is_folder(options.data) else None,
         memory=options.memory,
         shapes=bench.subject.prepared.shapes,
         threads=bench.judged.judge.target.threads,
@@ -229,20 +216,10 @@ def _rewritten(bench: Bench, scheme: str, keep: float) -> onnxlr.Rewrite:
     )
 
 
-def _images(options: argparse.Namespace) -> ImageOptions:
-    return PRESETS[options.image_preset]()
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=SAMPLE / "charnet.onnx", help="ONNX file")
+    add_options(parser)
     parser.add_argument("--name", help="how the tables call it (default: the file's name)")
-    parser.add_argument("--data", type=Path, default=SAMPLE / "calibration.npz", help="unlabelled calibration data")
-    parser.add_argument("--test", type=Path, default=SAMPLE / "test.npz", help=".npz with labels, or class folders")
-    parser.add_argument("--image-preset", choices=PRESETS, default="unit", help="how image files become inputs")
-    parser.add_argument("--samples", type=int, help="how many samples of --data to use (default: all)")
-    parser.add_argument("--metric", help="top1, top5, psnr, ... (default: what the labels call for)")
-    parser.add_argument("--peak", type=float, default=1.0, help="largest value of a picture, for psnr (default 1)")
     parser.add_argument("--pool", action="store_true", help="agreement and KL over test and calibration samples both")
     parser.add_argument(
         "--keep", type=float, nargs="+", default=[0.5, 0.2], help="shares of the MACs (default 0.5 0.2)"
@@ -251,9 +228,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     ways = ("balf", *WAYS)
     parser.add_argument("--ways", nargs="+", choices=ways, default=ways, help="which models to make (default: all)")
     parser.add_argument("--rewritten", type=Path, nargs="+", default=[], help="models made before, to judge as well")
-    parser.add_argument("--threads", type=int, default=1, help="threads within an operator (default 1)")
-    parser.add_argument("--memory", default="4GB", help="what fitting may take (default 4GB)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples and positions drawn (default 0)")
     parser.add_argument("--json", type=Path, default=Path("build/bench/accuracy.json"), help="file for all figures")
     options = parser.parse_args(arguments)
     options.name = options.name or options.model.stem

@@ -16,30 +16,30 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnxlr
-from onnxlr import model_io
 from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
-from onnxlr.errors import BudgetError, OnnxlrError
+from onnxlr.errors import BudgetError
 from onnxlr.evaluation import Evaluator, Judge, choose_metric, drop
-from onnxlr.opening import calibration_data, data_options, evaluation_data, is_folder, shapes_of, target_of
+from onnxlr.opening import is_folder
 from onnxlr.planning.plan import Choice, Plan
 from onnxlr.prepare import Prepared, Selection, prepare
 from onnxlr.schemes.registry import by_name
 from onnxlr.target import bind, seeded_feeds
-from tests.benchmarks.bench_accuracy import PRESETS, SAMPLE
+from tests.benchmarks.subject import add_options, exit_code, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import ExitStack
 
     import onnx
 
     from onnxlr.evaluation import Unit
     from onnxlr.target import Target
+    from tests.benchmarks.subject import Opened
 
 UNIFORM = (0.75, 0.5, 0.35, 0.25)
 ENERGY = (0.99, 0.97, 0.93, 0.85)
@@ -72,29 +72,18 @@ class Row:
 def main() -> int:
     """Print every model and the comparison; return an exit code."""
     options = _options()
-    try:
-        with ExitStack() as stack:
-            return _compare(options, stack)
-    except OnnxlrError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    return exit_code(lambda stack: _compare(options, stack))
 
 
 def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
-    model = model_io.load(options.model)
-    images = PRESETS[options.image_preset]() if is_folder(options.data) or is_folder(options.test) else None
-    reading, judging = data_options(options.data, options.test, options.samples, images, "4GB", options.seed)
-    source = stack.enter_context(calibration_data(model, options.data, {}, reading))
-    test = stack.enter_context(evaluation_data(model, options.test, {}, judging))
-    if test is None:
-        raise AssertionError("the path is given")
-    target = target_of("cpu", options.threads, shapes_of(None, source, test))
-    _, held = test.split(options.eval_share, options.seed)
+    given = opened(options, stack)
+    model, target = given.model, given.target
+    _, held = given.test.split(options.eval_share, options.seed)
     metric = choose_metric(options.metric, model.proto, model.folder, target, held, options.peak)
     judge = Evaluator(Judge(metric, model.proto, model.folder, target), held)
     prepared = prepare(model, target, Selection(), simplify=True)
     rows: list[Row] = []
-    for way, strength, expected, made in _models(options, prepared, target.shapes):
+    for way, strength, expected, made in _models(options, given, prepared):
         lost = drop(judge.original, judge.score(made))
         row = Row(way, strength, _faster(model.proto, made, target, prepared), lost.value, lost.error, expected)
         rows.append(row)
@@ -105,10 +94,10 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
 
 
 def _models(
-    options: argparse.Namespace, prepared: Prepared, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    options: argparse.Namespace, given: Opened, prepared: Prepared
 ) -> Iterator[tuple[str, str, float, onnx.ModelProto]]:
     """Yield models with how their ranks were chosen, and the loss they were by; what a way cannot do is left out."""
-    images = PRESETS[options.image_preset]() if is_folder(options.data) or is_folder(options.test) else None
+    shapes = dict(given.target.shapes)
 
     def fitted(
         scheme: str = "auto",
@@ -126,8 +115,9 @@ def _models(
             plan=plan,
             data=options.data,
             samples=options.samples,
-            images=images if is_folder(options.data) else None,
-            shapes=dict(shapes),
+            images=given.images if is_folder(options.data) else None,
+            memory=options.memory,
+            shapes=shapes,
             threads=options.threads,
             validate=False,
             seed=options.seed,
@@ -137,13 +127,14 @@ def _models(
         options.model,
         data=options.data,
         samples=options.samples,
-        images=images,
+        images=given.images,
+        memory=options.memory,
         evaluation=options.test,
         metric=options.metric,
         peak=options.peak,
         eval_share=options.eval_share,
         trials=options.trials,
-        shapes=dict(shapes),
+        shapes=shapes,
         threads=options.threads,
         seed=options.seed,
     )
@@ -211,20 +202,12 @@ def _verdict(rows: list[Row], unit: Unit, slack: float) -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=SAMPLE / "charnet.onnx", help="ONNX file")
-    parser.add_argument("--data", type=Path, default=SAMPLE / "calibration.npz", help="unlabelled calibration data")
-    parser.add_argument("--test", type=Path, default=SAMPLE / "test.npz", help=".npz with labels, or class folders")
-    parser.add_argument("--image-preset", choices=PRESETS, default="unit", help="how image files become inputs")
-    parser.add_argument("--samples", type=int, help="how many samples of --data to use (default: all)")
-    parser.add_argument("--metric", help="top1, top5, psnr, ... (default: what the labels call for)")
-    parser.add_argument("--peak", type=float, default=1.0, help="largest value of a picture, for psnr (default 1)")
+    add_options(parser)
     parser.add_argument(
         "--eval-share", type=float, default=0.5, help="share of the test samples that ours is chosen by"
     )
     parser.add_argument("--trials", type=int, default=16, help="models the search may build (default 16)")
-    parser.add_argument("--threads", type=int, default=1, help="threads within an operator (default 1)")
     parser.add_argument("--slack", type=float, default=0.02, help="latencies this close are equal (default 0.02)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything drawn (default 0)")
     parser.add_argument("--json", type=Path, default=Path("build/bench/alternatives.json"), help="file for all figures")
     return parser.parse_args()
 

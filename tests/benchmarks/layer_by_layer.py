@@ -62,7 +62,7 @@ def alike(subject: Subject) -> Subject:
     """Return the subject with errors in all of a layer's answers alike, whatever is made of them."""
     calibration = subject.calibration
     views = Views(calibration.seen, {})
-    return replace(subject, calibration=replace(calibration, views=views, drafts=Drafts(calibration.seen, views)))
+    return replace(subject, calibration=replace(calibration, views=views, drafts=Drafts(views)))
 
 
 def balf_choices(subject: Subject, keep: float) -> tuple[Choice, ...]:

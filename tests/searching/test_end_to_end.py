@@ -89,6 +89,7 @@ def test_the_fastest_model_within_a_drop_is_found_and_reported(tmp_path: Path) -
     assert found.trial.loss <= 0.1
     assert found.trial.met
     assert 1 <= len(found.trials) <= 5
+    assert found.trials[0].how.endswith(", weighted"), "data tell how much layers matter before the first trial"
     assert measured.speedup.ratio > 1.0
     assert accuracy.metric == "top1"
     assert (found.protocol.choosing, found.protocol.held, accuracy.samples) == (100, 100, 100)
