@@ -51,6 +51,7 @@ def trials_table(trials: Sequence[Trial], protocol: Protocol, macs: int, chosen:
         Column("measured", right=True),
         Column("latency", right=True, spare=1),
         Column(f"loss ({protocol.metric})" if protocol.choosing else "output error", right=True),
+        Column("likely", right=True, spare=2),
         Column("agreement", right=True, spare=2),
         Column(""),
     )
@@ -64,6 +65,7 @@ def trials_table(trials: Sequence[Trial], protocol: Protocol, macs: int, chosen:
             Cell(f"{trial.faster:.2f}x" + (" (unstable)" if trial.unstable else "")),
             Cell(f"{trial.latency_ms:.3g} ms"),
             Cell(with_error(trial.loss, trial.loss_error, protocol.unit, drop=True)),
+            Cell(with_error(trial.likely, None, protocol.unit, drop=True) if trial.loss_error > 0.0 else ""),
             Cell("" if trial.agreement is None else f"{trial.agreement:.1%}"),
             Cell("meets the goals" if trial.met and chosen is not None else "", "green"),
         )
@@ -104,8 +106,8 @@ def protocol_line(protocol: Protocol) -> str:
     if not protocol.choosing:
         return "no evaluation data: judged by the relative L2 error of the outputs; accuracy not proven"
     return (
-        f"chosen by {protocol.metric} on {protocol.choosing} samples drawn with seed {protocol.seed}; the other"
-        f" {protocol.held} are only reported on"
+        f"chosen by {protocol.metric} on {protocol.choosing} samples drawn with seed {protocol.seed} and by the loss"
+        f" that is likely where outputs differ as much; the other {protocol.held} are only reported on"
     )
 
 

@@ -56,6 +56,8 @@ class Trial:
         Whether the machine was too restless, after ``timings`` measurements.
     loss, loss_error
         What is lost, in the metric's unit (higher is worse), on the samples used to choose; and one standard error.
+    likely
+        What is probably lost, by the losses and shifts of all trials together.
     shift
         How far the outputs are from the original's: KL divergence in nats, or squared relative L2.
     met
@@ -78,6 +80,7 @@ class Trial:
     size: int
     loss: float
     loss_error: float
+    likely: float
     agreement: float | None
     shift: float
     met: bool

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from onnxlr.planning.rules import RULES, Rule
 from onnxlr.searching.allocation import allocate
+from onnxlr.searching.corrections import Corrections
+from onnxlr.searching.likely import likely
 from onnxlr.searching.sensitivity import refitted
 
 if TYPE_CHECKING:
@@ -20,10 +22,8 @@ if TYPE_CHECKING:
     from onnxlr.searching.ledger import Ledger
     from onnxlr.searching.table import Option, Table
 
-_LEAST_FACTOR, _MOST_FACTOR = 0.5, 30.0
-"""A correction of a layer's latency by the full model stays within this."""
 _LEAST_GAIN, _MOST_GAIN = 0.7, 1.4
-"""So does one of all that is saved."""
+"""A correction of all that is saved stays within this."""
 
 
 class Bench(Protocol):
@@ -70,11 +70,11 @@ class Course:
         self.most = most
         self.rule: Rule = RULES[0]
         self.weights = dict(weights)
-        self.factors: dict[str, float] = {}
+        self.corrections = Corrections()
         self.gain = 1.0
         self.dense: set[str] = set()
-        self.trials: list[Trial] = []
-        self.kept: tuple[Trial, Built] | None = None
+        self._seen: list[Trial] = []
+        self._kept: tuple[tuple[Choice, ...], Built] | None = None
         self._table = table
         self._ledger = ledger
         self._progress = progress
@@ -82,21 +82,27 @@ class Course:
     @property
     def table(self) -> Table:
         """The options as they are known by now."""
-        return replace(self._table.without(self.dense).corrected(self.factors), gain=self.gain)
+        return replace(self._table.without(self.dense).corrected(self.corrections), gain=self.gain)
 
     @property
     def left(self) -> int:
         """How many more trials may be made."""
-        return self.most - len(self.trials)
+        return self.most - len(self._seen)
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials in order, with what they probably lose and whether they meet the goals, by all that was seen."""
+        judged = (replace(trial, likely=loss) for trial, loss in zip(self._seen, likely(self._seen), strict=True))
+        return tuple(replace(trial, met=self._met(trial)) for trial in judged)
 
     @property
     def best(self) -> Trial | None:
-        """The fastest trial that meets all goals; without a limit on the loss, the one that loses least."""
+        """The fastest trial that meets all goals; without a limit on the loss, the one that probably loses least."""
         met = [trial for trial in self.trials if trial.met]
         if not met:
             return None
         if self.goals.loss is None:
-            return min(met, key=lambda trial: (trial.loss, trial.shift, -trial.faster))
+            return min(met, key=lambda trial: (trial.likely, trial.shift, -trial.faster))
         return max(met, key=lambda trial: trial.faster)
 
     def at(self, speed: float, rule: Rule | None = None, weights: Mapping[str, float] | None = None) -> Attempt | None:
@@ -116,39 +122,41 @@ class Course:
         """Try a plan."""
         table = self.table
         choices = table.choices(picks)
-        for number, trial in enumerate(self.trials):
-            if trial.choices == choices:
-                return Attempt(number, trial)
+        for number, before in enumerate(self.trials):
+            if before.choices == choices:
+                return Attempt(number, before)
         if self.left <= 0:
             return None
-        found = self._ledger.find(choices)
-        if found is None:
-            trial, built = self.bench.attempt(table, picks, how)
-            trial = self._judged(trial)
-            self._ledger.add(trial)
+        trial = self._ledger.find(choices)
+        if trial is not None:
+            self._seen.append(trial)
         else:
-            trial, built = self._judged(found), None
-        self.trials.append(trial)
-        if built is not None and trial is self.best:
-            self.kept = (trial, built)
+            trial, built = self.bench.attempt(table, picks, how)
+            self._ledger.add(trial)
+            self._seen.append(trial)
+            if self.best is not None and self.best.choices == choices:
+                self._kept = (choices, built)
         self._learn(trial)
-        self._progress(len(self.trials) / self.most)
-        return Attempt(len(self.trials) - 1, trial)
+        self._progress(len(self._seen) / self.most)
+        return Attempt(len(self._seen) - 1, self.trials[-1])
 
     def built(self, trial: Trial) -> Built:
         """Return a trial's model; it is built again where it was not kept, and comes out the same."""
-        if self.kept is not None and self.kept[0] is trial:
-            return self.kept[1]
+        if self._kept is not None and self._kept[0] == trial.choices:
+            return self._kept[1]
         return self.bench.build(trial.choices)
 
     def learn_weights(self) -> None:
         """Fit the layers' sensitivities to what was seen."""
         sites = [row.site for row in self.table.rows if row.options]
-        self.weights = refitted(self.trials, self.rule, self.weights, sites)
+        self.weights = refitted(self._seen, self.rule, self.weights, sites)
 
-    def _judged(self, trial: Trial) -> Trial:
-        met = self.goals.accurate(trial.loss) and self.goals.fast(trial, self.table.macs) and trial.low > 1.0
-        return replace(trial, met=met)
+    def accurate(self, trial: Trial) -> bool:
+        """Whether what a trial lost, and what it probably loses, are both within the limit."""
+        return self.goals.accurate(trial.loss) and self.goals.accurate(trial.likely)
+
+    def _met(self, trial: Trial) -> bool:
+        return self.accurate(trial) and self.goals.fast(trial, self._table.macs) and trial.low > 1.0
 
     def _learn(self, trial: Trial) -> None:
         """Correct latencies by what the full model showed: chains halfway by the trace, then their sum by the whole.
@@ -156,13 +164,15 @@ class Course:
         The trace of single layers is noisy and adds to the many short ones of a chain; the whole was timed by turns.
         """
         dense = {row.site: row.dense.ms for row in self._table.rows}
+        schemes = {choice.site: choice.scheme for choice in trial.choices}
         expected = 0.0
         for layer in trial.layers:
-            before = self.factors.get(layer.site, 1.0)
+            scheme = schemes[layer.site]
+            before = self.corrections.of(layer.site, scheme)
             seen, predicted = realised_ratio(layer), layer.predicted_ms / dense[layer.site]
             change = 1.0 if seen is None or predicted <= 0.0 else (seen / predicted) ** 0.5
-            self.factors[layer.site] = min(max(before * change, _LEAST_FACTOR), _MOST_FACTOR)
-            expected += dense[layer.site] - layer.predicted_ms / before * self.factors[layer.site]
+            now = self.corrections.learn(layer.site, scheme, change)
+            expected += dense[layer.site] - layer.predicted_ms / before * now
         saved = self._table.original_ms * (1.0 - 1.0 / trial.faster)
         if expected > 0.0 and saved > 0.0:
             self.gain = min(max(saved / expected, _LEAST_GAIN), _MOST_GAIN)

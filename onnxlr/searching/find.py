@@ -229,8 +229,8 @@ def searched(task: Task, course: Course, best: Trial) -> Searched:
     return Searched(
         goals=task.goals.in_words(protocol.metric, protocol.unit),
         protocol=protocol,
-        trials=tuple(course.trials),
-        chosen=next(index for index, trial in enumerate(course.trials) if trial is best),
+        trials=course.trials,
+        chosen=next(index for index, trial in enumerate(course.trials) if trial.choices == best.choices),
         most_trials=course.most,
         max_loss=task.goals.loss,
         notes=course.notes,
@@ -251,12 +251,13 @@ def unmet(task: Task, course: Course) -> BudgetError:
     protocol = protocol_of(task)
     goals = task.goals.in_words(protocol.metric, protocol.unit)
     tried = f"{len(course.trials)} model{'s' if len(course.trials) != 1 else ''} tried"
-    accurate = [trial for trial in course.trials if task.goals.accurate(trial.loss)]
+    accurate = [trial for trial in course.trials if course.accurate(trial)]
     if not course.trials:
         return BudgetError(f"no plan is predicted to meet: {goals}", "ask for less, or try other schemes")
     if task.goals.loss is not None and not accurate:
-        best = min(course.trials, key=lambda trial: trial.loss)
-        seen = f"the least that was lost is {in_unit(best.loss, protocol)}, at {best.faster:.2f}x"
+        best = min(course.trials, key=lambda trial: max(trial.loss, trial.likely))
+        lost = max(best.loss, best.likely)
+        seen = f"the least that was lost is {in_unit(lost, protocol)}, at {best.faster:.2f}x"
     else:
         best = max(accurate or course.trials, key=lambda trial: trial.faster)
         seen = f"the fastest accurate enough is {best.faster:.2f}x, {best.latency_ms:.3g} ms"

@@ -73,13 +73,13 @@ def compare(tried: Course, speed: float) -> None:
 
 
 def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:
-    """Return the indices of trials that are faster than the original and than every other that loses as little."""
+    """Return the indices of trials that are faster than the original and than all that are likely to lose as little."""
     kept: list[int] = []
     least = float("inf")
-    for index in sorted(range(len(trials)), key=lambda i: (-trials[i].faster, trials[i].loss)):
-        if trials[index].low > 1.0 and trials[index].loss < least:
+    for index in sorted(range(len(trials)), key=lambda i: (-trials[i].faster, trials[i].likely)):
+        if trials[index].low > 1.0 and trials[index].likely < least:
             kept.append(index)
-            least = trials[index].loss
+            least = trials[index].likely
     return tuple(reversed(kept))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_VERSION = 1
+_VERSION = 2
 Key = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 

@@ -24,6 +24,8 @@ FIRST = log(3.0)
 """The first speed-up to try, where chains can do twice as much and no goal asks for more."""
 POWER = 0.25
 """What is lost rises steeply with the logarithm of speed, about with this power's inverse."""
+BACK = 0.85
+"""How far to go back, on the logarithm of speed, where nothing holds what it promised."""
 _FEW = 4
 """Trials that are kept for the search itself when rules are compared."""
 _IDLE = 60
@@ -40,7 +42,7 @@ def fastest_within(course: Course, goals: Goals) -> None:
     if course.best is None:
         return
     back_to_dense(course)
-    improve(course, goals)
+    improve(course)
     back_to_dense(course)
 
 
@@ -61,12 +63,12 @@ def bracket(course: Course, goals: Goals) -> None:
         top = log(course.table.fastest)
         if len(course.trials) > before and abs(trial.faster / exp(at) - 1.0) > MISSED:
             at = max(log(trial.faster), 0.0)
-        if not goals.accurate(trial.loss) and not compared and trial.loss <= FAR * limit:
+        if not course.accurate(trial) and not compared and trial.loss <= FAR * limit:
             compared = True
             trial = _best_rule(course, trial, at)
         seen.append((at, trial.loss))
         top = max(top, at)
-        if goals.accurate(trial.loss):
+        if course.accurate(trial):
             low = max(low, at)
             if at >= top:
                 return
@@ -120,7 +122,7 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
     return low + min(max(share, 0.3), 0.7) * (high - low)
 
 
-def improve(course: Course, goals: Goals) -> None:
+def improve(course: Course) -> None:
     """Spend what is left on other allocations at a slightly higher speed than the best: a descent on the weights.
 
     One direction at a time is weighted up or down, from the sensitivities as they are known after each trial. A plan
@@ -128,7 +130,8 @@ def improve(course: Course, goals: Goals) -> None:
     """
     if course.best is None:
         return
-    mark = log(course.best.faster) + STEP
+    fastest = log(course.best.faster)
+    mark = fastest + STEP
     idle = 0
     for direction in _directions(course):
         if course.left <= 0 or mark > log(course.table.fastest) + CLOSE or idle > _IDLE:
@@ -141,8 +144,12 @@ def improve(course: Course, goals: Goals) -> None:
             continue
         idle = 0
         course.learn_weights()
-        if goals.accurate(attempt.trial.loss):
+        if course.accurate(attempt.trial):
             mark = max(log(attempt.trial.faster), mark) + STEP
+        best = 0.0 if course.best is None else log(course.best.faster)
+        if best < fastest:  # it was lucky, as is known by now
+            mark = best + STEP if best > 0.0 else BACK * fastest
+        fastest = best if best > 0.0 else BACK * fastest
 
 
 def _directions(course: Course) -> Iterator[dict[str, float]]:
@@ -188,7 +195,7 @@ def most_accurate(course: Course, goals: Goals) -> None:
             missed = max(log(_wanted(course, goals)) - log(attempt.trial.faster), 0.01)
             at = min(at + missed + 0.01, top)
             again = course.at(exp(at), rule=rule)
-            if again is None or again.trial is attempt.trial:
+            if again is None or again.number == attempt.number:
                 break
             attempt = again
     back_to_dense(course)

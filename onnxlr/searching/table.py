@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from onnxlr.cost.measured import LayerCosts
     from onnxlr.planning.candidates import Choices, Workload
+    from onnxlr.searching.corrections import Corrections
 
 _MS = 1e3  # milliseconds in a second
 
@@ -106,10 +107,13 @@ class Table:
         rows = tuple(replace(row, options=()) if row.site in sites else row for row in self.rows)
         return replace(self, rows=rows)
 
-    def corrected(self, factors: Mapping[str, float]) -> Table:
+    def corrected(self, corrections: Corrections) -> Table:
         """Return the table with the latencies of each layer's chains multiplied by what the full model showed."""
         rows = tuple(
-            replace(row, options=tuple(replace(o, ms=o.ms * factors.get(row.site, 1.0)) for o in row.options))
+            replace(
+                row,
+                options=tuple(replace(o, ms=o.ms * corrections.of(row.site, o.scheme or "")) for o in row.options),
+            )
             for row in self.rows
         )
         return replace(self, rows=rows)

@@ -77,6 +77,7 @@ class Workbench:
             size=dense_size(built.proto, self.model.folder),
             loss=verdict.loss,
             loss_error=verdict.loss_error,
+            likely=verdict.loss,
             agreement=verdict.agreement,
             shift=verdict.shift,
             met=False,

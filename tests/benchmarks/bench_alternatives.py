@@ -6,8 +6,8 @@ Four ways to choose ranks make models of several strengths each: one share of th
 threshold on every layer's energy (``basis``), EVBMF ranks (``tucker2``), and the knapsack on MACs of ``--keep-macs``.
 All get the data and the fits that ``onnxlr search`` has: what is compared is the choice. Every model is timed in turns
 with the original, and judged on evaluation samples that nothing was chosen by. For each of theirs, the model of the
-search that is no slower (within ``--slack``) and lost least on the samples it was chosen by stands beside it. Returns 1
-when one of theirs is more accurate by more than two standard errors.
+search that is no slower (within ``--slack``) and likely to lose least, by the samples it was chosen by, stands beside
+it. Returns 1 when one of theirs is more accurate by more than two standard errors.
 """
 
 # ruff: noqa: T201
@@ -51,7 +51,7 @@ OURS = "onnxlr search"
 class Row:
     """One model: times faster than the original, and what it loses with its standard error, in the metric's unit.
 
-    ``expected`` is what it lost on the samples it was chosen by, 0 where it was not.
+    ``expected`` is what it was likely to lose by the samples it was chosen by, 0 where it was not.
     """
 
     way: str
@@ -140,7 +140,7 @@ def _models(
     )
     for number, index in enumerate(found.best, start=1):
         trial = found.trials[index]
-        yield OURS, f"{number} of {len(found.best)}", trial.loss, fitted(plan=Plan(trial.choices))
+        yield OURS, f"{number} of {len(found.best)}", trial.likely, fitted(plan=Plan(trial.choices))
     for share in UNIFORM:
         yield "uniform rank", f"{share:g}", 0.0, fitted(plan=Plan(_uniform(prepared, share)))
     for energy in ENERGY:

@@ -93,6 +93,7 @@ class Plant:
             timings=1,
             loss=loss,
             loss_error=0.0,
+            likely=loss,
             agreement=None,
             shift=loss,
             met=False,

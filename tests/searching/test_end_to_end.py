@@ -210,6 +210,6 @@ def test_an_interrupted_front_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(kept) == 2
     front = onnxlr.search(model, **asked)
     assert kept <= {trial.faster for trial in front.trials}
-    state.write_text(json.dumps({"onnxlr_search_state": 1, "setting": "other", "baseline": None, "trials": []}))
+    state.write_text(json.dumps({"onnxlr_search_state": 2, "setting": "other", "baseline": None, "trials": []}))
     with pytest.raises(UsageError, match="state of another search"):
         onnxlr.search(model, **asked)

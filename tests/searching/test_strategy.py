@@ -136,4 +136,6 @@ def test_the_front_has_what_nothing_beats(points: list[tuple[float, float]], kep
 
 
 def trial(faster: float, loss: float) -> Trial:
-    return Trial((), "", faster, faster, faster, faster, 1.0, 1.0, False, 1, 1, 1, loss, 0.0, None, loss, False, (), ())
+    return Trial(
+        (), "", faster, faster, faster, faster, 1.0, 1.0, False, 1, 1, 1, loss, 0.0, loss, None, loss, False, (), ()
+    )
