@@ -1,14 +1,6 @@
-"""Fine-tuning: what it changes and what it leaves, that it gains, resumes, and never makes worse."""
+"""Fine-tuning: what it changes and what it leaves, that it gains, and never makes worse."""
 
 from __future__ import annotations
-
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -18,7 +10,6 @@ import torch
 
 import onnxlr
 from onnxlr.errors import ModelError, UsageError
-from onnxlr.progress import silent
 from onnxlr.target import usable_cores
 from onnxlr.training.balance import balance
 from onnxlr.training.blocks import find_blocks, trainable
@@ -26,33 +17,8 @@ from onnxlr.training.executor import TorchGraph
 from onnxlr.training.options import TrainOptions
 from onnxlr.training.writeback import write_back
 from onnxlr_passes.fidelity import differences
-from tests.cli.small import COMMAND, environment, refused, written
-from tests.cli.small import onnxlr as command
 from tests.training.networks import classifier, images, rewritten
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from onnxlr.training.api import Finetuned
-
-TEACHER = classifier()
-STUDENT = rewritten(TEACHER, "tucker2", (3, 3))
-CHAINS = {"tucker2": (3, 3), "basis": (3,), "separable-vh": (4,), "cp3": (6,), "cp4": (6,), "mixed": (3, 3, 2)}
-QUICK = TrainOptions(epochs=3, block_epochs=1, batch=(32,), learning_rate=0.02, block_rate=0.02)
-
-
-def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
-def changed(before: onnx.ModelProto, after: onnx.ModelProto) -> set[str]:
-    one, other = arrays(before), arrays(after)
-    return {name for name in one if not np.array_equal(one[name], other[name])}
-
-
-def tune(student: onnx.ModelProto, **options: object) -> Finetuned:
-    wanted = {name: getattr(QUICK, name) for name in TrainOptions.__slots__} | options
-    return onnxlr.finetune(student, teacher=TEACHER, data=[images(256)], options=TrainOptions(**wanted), threads=1)
+from tests.training.teacher_and_student import CHAINS, QUICK, STUDENT, TEACHER, arrays, changed, tune
 
 
 @pytest.mark.parametrize("scheme", CHAINS)
@@ -259,175 +225,6 @@ def test_augmentation_changes_images_by_the_seed() -> None:
     assert len(inside) >= 36
     assert set(inside.tolist()) <= set(x[0, 0].ravel().tolist())
     assert tune(STUDENT, augment="flip,crop:1", epochs=6).summary.after.loss < 1.0
-
-
-class BrokenOff(Exception):  # noqa: N818 - a signal of the test, not an error
-    """Raised to break a run off."""
-
-
-@pytest.mark.parametrize("at", [1, 7, 8, 20, 27])
-def test_a_run_broken_off_anywhere_goes_on_to_the_same_bytes(at: int, tmp_path: Path) -> None:
-    options = TrainOptions(
-        epochs=3, batch=(32,), learning_rate=0.02, checkpoint_every=3, augment="flip", batchnorm=True
-    )
-    teacher = classifier(batchnorm=True)
-    student = rewritten(teacher, "cp3", (6,))
-    path = tmp_path / "run.checkpoint"
-    told = 0
-
-    def interrupt(stage: str, share: float) -> None:
-        nonlocal told
-        told += 1
-        if told == at:
-            raise BrokenOff
-
-    def start(progress: object, checkpoint: Path | None) -> bytes:
-        result = onnxlr.finetune(
-            student,
-            teacher=teacher,
-            data=[images(256)],
-            options=options,
-            threads=1,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        return result.model.SerializeToString(deterministic=True)
-
-    whole = start(silent, None)
-    with pytest.raises(BrokenOff):  # as abrupt as a kill: nothing is saved on the way out
-        start(interrupt, path)
-    assert path.exists() == (at > 3)
-    assert start(silent, path) == whole
-
-
-def test_a_signal_is_heard_after_the_step_and_saves_it(tmp_path: Path) -> None:
-    path = tmp_path / "run.checkpoint"
-    options = TrainOptions(epochs=3, batch=(32,), checkpoint_every=1000)
-    steps = []
-
-    def interrupt(stage: str, share: float) -> None:
-        steps.append((stage, share))
-        if len(steps) == 10:
-            signal.raise_signal(signal.SIGINT)
-
-    def start(progress: object, checkpoint: Path | None) -> bytes:
-        result = onnxlr.finetune(
-            STUDENT,
-            teacher=TEACHER,
-            data=[images(256)],
-            options=options,
-            threads=1,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        return result.model.SerializeToString(deterministic=True)
-
-    with pytest.raises(KeyboardInterrupt):
-        start(interrupt, path)
-    assert len(steps) == 10
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    resumed: list[object] = []
-    assert start(lambda *told: resumed.append(told), path) == start(silent, None)
-    assert len(resumed) == 4 * 7 - 10
-
-
-def test_a_thread_has_no_signals_to_mind() -> None:
-    found = []
-    thread = threading.Thread(target=lambda: found.append(tune(STUDENT)))
-    thread.start()
-    thread.join()
-    assert found[0].model.SerializeToString() == tune(STUDENT).model.SerializeToString()
-
-
-def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "run.checkpoint"
-    options = TrainOptions(epochs=1, batch=(32,), checkpoint_every=1)
-    onnxlr.finetune(STUDENT, teacher=TEACHER, data=[images(64)], options=options, threads=1, checkpoint=path)
-    other = TrainOptions(epochs=2, batch=(32,), checkpoint_every=1)
-    with pytest.raises(UsageError, match="of a run with other models, data or options; remove it"):
-        onnxlr.finetune(STUDENT, teacher=TEACHER, data=[images(64)], options=other, threads=1, checkpoint=path)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ModelError, match="not a checkpoint"):
-        onnxlr.finetune(STUDENT, teacher=TEACHER, data=[images(64)], options=options, threads=1, checkpoint=path)
-
-
-def prepared(folder: Path) -> tuple[str, ...]:
-    written(TEACHER, folder / "t.onnx")
-    written(STUDENT, folder / "s.onnx")
-    data = images(256)
-    np.savez(folder / "d.npz", x=data["x"], y=(data["x"].mean((1, 2, 3)) > 0).astype(np.uint8))
-    return ("finetune", "s.onnx", "--teacher", "t.onnx", "--data", "d.npz", "--epochs", "2", "--threads", "1")
-
-
-def test_the_command(tmp_path: Path) -> None:
-    arguments = prepared(tmp_path)
-    done = command(*arguments, "--labels", "y", "--json", "r.json", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "held-out samples" in done.stdout
-    assert done.stdout.endswith("wrote s.ft.onnx\nwrote r.json\n")
-    assert {path.name for path in tmp_path.iterdir()} == {"t.onnx", "s.onnx", "d.npz", "s.ft.onnx", "r.json"}
-    onnx.checker.check_model(str(tmp_path / "s.ft.onnx"), full_check=True)
-    refused(tmp_path, 2, "s.ft.onnx exists", *arguments)
-    refused(tmp_path, 2, "is the same file as the input", *arguments, "-o", "t.onnx", "--force")
-    refused(tmp_path, 2, "--batch a is not a list", *arguments, "-o", "b.onnx", "--batch", "a")
-    refused(tmp_path, 2, "has no array 'z'; its arrays: x, y", *arguments, "-o", "b.onnx", "--labels", "z")
-    refused(tmp_path, 2, "same file", *arguments, "-o", "b.onnx", "--checkpoint", "b.onnx")
-
-
-def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    arguments = (*prepared(tmp_path), "--epochs", "60", "--checkpoint-every", "5")
-    assert command(*arguments, "-o", "whole.onnx", cwd=tmp_path).returncode == 0
-    killed = [*COMMAND, *arguments, "-o", "killed.onnx"]
-    for number in (signal.SIGKILL, signal.SIGTERM):
-        child = subprocess.Popen(killed, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
-        checkpoint = tmp_path / "killed.onnx.checkpoint"
-        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while child.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen):
-            time.sleep(0.01)
-        os.kill(child.pid, number)
-        _, error = child.communicate()
-        assert child.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-        assert ("interrupted" in error) == (number == signal.SIGTERM)
-        assert not (tmp_path / "killed.onnx").exists()
-    assert subprocess.run(killed, cwd=tmp_path, env=environment(), check=False).returncode == 0
-    assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
-
-
-def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
-    arguments = prepared(tmp_path)
-    (tmp_path / "hide.py").write_text(
-        "import sys, importlib.abc\n"
-        "class Hide(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'torch':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "import importlib.util\n"
-        "real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else real(name, *rest)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-        "from onnxlr.cli.main import main\n"
-        "main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "hide.py", *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert done.stderr == "onnxlr: fine-tuning needs PyTorch, which is not installed; pip install 'onnxlr[train]'\n"
-    for other in (["inspect", "s.onnx"], ["--help"], ["finetune", "--help"]):
-        done = subprocess.run(
-            [sys.executable, "hide.py", *other],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")

@@ -1,0 +1,100 @@
+"""``onnxlr finetune``: what it writes and refuses; killed, it goes on; without PyTorch, it says what to install."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from tests.cli.small import COMMAND, environment, refused, written
+from tests.cli.small import onnxlr as command
+from tests.training.networks import images
+from tests.training.teacher_and_student import STUDENT, TEACHER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def prepared(folder: Path) -> tuple[str, ...]:
+    written(TEACHER, folder / "t.onnx")
+    written(STUDENT, folder / "s.onnx")
+    data = images(256)
+    np.savez(folder / "d.npz", x=data["x"], y=(data["x"].mean((1, 2, 3)) > 0).astype(np.uint8))
+    return ("finetune", "s.onnx", "--teacher", "t.onnx", "--data", "d.npz", "--epochs", "2", "--threads", "1")
+
+
+def test_the_command(tmp_path: Path) -> None:
+    arguments = prepared(tmp_path)
+    done = command(*arguments, "--labels", "y", "--json", "r.json", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "held-out samples" in done.stdout
+    assert done.stdout.endswith("wrote s.ft.onnx\nwrote r.json\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"t.onnx", "s.onnx", "d.npz", "s.ft.onnx", "r.json"}
+    onnx.checker.check_model(str(tmp_path / "s.ft.onnx"), full_check=True)
+    refused(tmp_path, 2, "s.ft.onnx exists", *arguments)
+    refused(tmp_path, 2, "is the same file as the input", *arguments, "-o", "t.onnx", "--force")
+    refused(tmp_path, 2, "--batch a is not a list", *arguments, "-o", "b.onnx", "--batch", "a")
+    refused(tmp_path, 2, "has no array 'z'; its arrays: x, y", *arguments, "-o", "b.onnx", "--labels", "z")
+    refused(tmp_path, 2, "same file", *arguments, "-o", "b.onnx", "--checkpoint", "b.onnx")
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    arguments = (*prepared(tmp_path), "--epochs", "60", "--checkpoint-every", "5")
+    assert command(*arguments, "-o", "whole.onnx", cwd=tmp_path).returncode == 0
+    killed = [*COMMAND, *arguments, "-o", "killed.onnx"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        child = subprocess.Popen(killed, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True)
+        checkpoint = tmp_path / "killed.onnx.checkpoint"
+        seen = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        while child.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > seen):
+            time.sleep(0.01)
+        os.kill(child.pid, number)
+        _, error = child.communicate()
+        assert child.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+        assert ("interrupted" in error) == (number == signal.SIGTERM)
+        assert not (tmp_path / "killed.onnx").exists()
+    assert subprocess.run(killed, cwd=tmp_path, env=environment(), check=False).returncode == 0
+    assert (tmp_path / "killed.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+
+
+def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
+    arguments = prepared(tmp_path)
+    (tmp_path / "hide.py").write_text(
+        "import sys, importlib.abc\n"
+        "class Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'torch':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "import importlib.util\n"
+        "real = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else real(name, *rest)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "from onnxlr.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "hide.py", *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "onnxlr: fine-tuning needs PyTorch, which is not installed; pip install 'onnxlr[train]'\n"
+    for other in (["inspect", "s.onnx"], ["--help"], ["finetune", "--help"]):
+        done = subprocess.run(
+            [sys.executable, "hide.py", *other],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
