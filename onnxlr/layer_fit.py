@@ -23,7 +23,6 @@ from onnxlr.schemes.fitted import fitted_solver, refined
 from onnxlr.schemes.metric import Covariance, factor
 from onnxlr.schemes.observed import View, levelled
 from onnxlr.schemes.registry import by_name
-from onnxlr.schemes.turn import Turn
 from onnxlr_passes.chain import Chain, Stage
 
 if TYPE_CHECKING:
@@ -109,16 +108,16 @@ class Task:
     def view(self) -> View:
         """What chains are fitted by."""
         covariance, mean = self.moments
-        turn = None if self.outlook is None else Turn.of(self.outlook.before)
+        turn = None if self.outlook is None else self.outlook.turn
         return View(Covariance(lifted(covariance, self.options.ridge), mean), turn)
 
     @cached_property
     def _counted(self) -> Array | None:
         """The root (U, U) of how errors of what is compared count."""
-        if self.outlook is None or self.view.turn is None:
+        if self.outlook is None:
             return None
         hidden = self.shift is not None and self.place.activation is not None
-        turn = Turn.of(self.outlook.behind) if hidden else self.view.turn
+        turn = self.outlook.turn_behind if hidden else self.outlook.turn
         return turn.there.astype(self.wanted.dtype)
 
     def answers(self, chain: Chain) -> Array:

@@ -10,12 +10,14 @@ value on different ways.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlr.calibration.activation import behind
+from onnxlr.schemes.turn import Turn
 from onnxlr_passes.constants import Constants
 from onnxlr_passes.scopes import scopes
 from onnxlr_passes.sites import attribute, locate
@@ -44,7 +46,7 @@ _ALONG = _SMOOTH | _POOLS | {"Identity", "Dropout", "Cast", "Softmax", "LogSoftm
 """Operators behind which errors of a channel are taken to be what they were, up to a factor."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Outlook:
     """How errors e of one position's answers count, as e^T G e.
 
@@ -54,6 +56,16 @@ class Outlook:
 
     before: Array
     behind: Array
+
+    @cached_property
+    def turn(self) -> Turn:
+        """The coordinates in which errors of the answers count alike."""
+        return Turn.of(self.before)
+
+    @cached_property
+    def turn_behind(self) -> Turn:
+        """The same for what leaves the activation."""
+        return self.turn if self.behind is self.before else Turn.of(self.behind)
 
 
 def outlooks(

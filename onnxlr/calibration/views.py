@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlr.schemes.observed import View
-from onnxlr.schemes.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +21,10 @@ class Views(Mapping[str, View]):
 
     seen: Mapping[str, Seen]
     outlooks: Mapping[str, Outlook]
-    _turns: dict[str, Turn] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, key: str) -> View:
         seen, outlook = self.seen[key], self.outlooks.get(key)
-        if outlook is not None and not seen.wide and key not in self._turns:
-            self._turns[key] = Turn.of(outlook.before)
-        return View(seen.metric(), self._turns.get(key))
+        return View(seen.metric(), None if outlook is None or seen.wide else outlook.turn)
 
     def __contains__(self, key: object) -> bool:
         return key in self.seen

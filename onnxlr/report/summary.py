@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _VERSION = 1
 # Chains run at most this much faster than their MACs say before the figure is doubted rather than shown off.
 _SUSPICIOUS = 1.5
+_ROUNDING = 1e-12  # of a drop that is exactly the limit
 _MISJUDGED = 0.1  # a realised speed-up this far from the predicted one, relative, is told
 _FAR = 0.9  # cosine with the original's output below which a reader is warned; the default limit of validate
 
@@ -174,7 +175,7 @@ def _search_warnings(searched: Searched, accuracy: Accuracy | None) -> list[str]
     trial, limit = searched.trial, searched.max_loss
     if accuracy is None:
         found.append("accuracy not proven: there were no evaluation data, only outputs were compared")
-    elif limit is not None and accuracy.drop.value > limit:
+    elif limit is not None and accuracy.drop.value > limit + _ROUNDING:
         unit = accuracy.unit
         found.append(
             f"on the samples held out the drop is {accuracy.drop.value * unit.scale:.2f} {unit.drop_name}, above the"

@@ -32,6 +32,8 @@ _IDLE = 60
 """Directions that lead to no new plan, one after the other, before there is thought to be none."""
 MISSED = 0.15
 """A trial this far from the speed that was asked for, relative, counts at the speed it got."""
+HOPELESS = 30.0
+"""A first trial that loses this many times the limit is followed by the mildest plan: it may be no use to go on."""
 FAR = 8.0
 """Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
 
@@ -112,7 +114,8 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
     if high == inf:
         ahead: float = (max(limit, 1e-6) / loss[low]) ** POWER
         return min(low * min(max(ahead, 1.25), 2.0), top)
-    if low == 0.0 and len(seen) > 1 and seen[-1][1] > 2.0 * limit:  # is there anything at all?
+    last = seen[-1][1] / max(limit, 1e-6)
+    if low == 0.0 and (last > HOPELESS or (len(seen) > 1 and last > 2.0)):  # is there anything at all?
         return MILD * 0.99
     if low == 0.0:
         back: float = (max(limit, 1e-6) / loss[high]) ** POWER

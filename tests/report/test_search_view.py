@@ -113,5 +113,11 @@ def test_warnings(searched: Searched, accuracy: Accuracy | None, words: str) -> 
     assert _search_warnings(SEARCHED, ACCURACY) == []
 
 
+def test_a_drop_that_is_the_limit_but_for_rounding_is_within_it() -> None:
+    drop = Estimate(0.9345 - 0.9245, 0.004)
+    assert drop.value > 0.01
+    assert _search_warnings(replace(SEARCHED, max_loss=0.01), replace(ACCURACY, drop=drop)) == []
+
+
 def test_json_has_no_numbers_that_json_lacks() -> None:
     assert finite({"a": [float("nan"), 1.0, (float("inf"), "x")]}) == {"a": [None, 1.0, [None, "x"]]}
