@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from onnxlr.report.searched import Trial
-    from onnxlr.searching.course import Course
+    from onnxlr.searching.course import Attempt, Course
     from onnxlr.searching.goals import Goals
 
 MILD = log(1.08)
@@ -52,10 +52,9 @@ def bracket(course: Course, goals: Goals) -> None:
     """Bisect on the logarithm of the predicted speed-up; ends early when even a mild plan loses too much."""
     limit = goals.loss or 0.0
     top = log(course.table.fastest)
-    low, high = 0.0, inf
     at = min(max(log(_wanted(course, goals)), min(0.5 * top, FIRST)), top)
     compared = False
-    seen: list[tuple[float, float]] = []
+    tried: list[tuple[float, int]] = []
     while course.left > 0:
         before = len(course.trials)
         attempt = course.at(exp(at))
@@ -67,19 +66,28 @@ def bracket(course: Course, goals: Goals) -> None:
             at = max(log(trial.faster), 0.0)
         if not course.accurate(trial) and not compared and trial.loss <= FAR * limit:
             compared = True
-            trial = _best_rule(course, trial, at)
-        seen.append((at, trial.loss))
+            attempt = _best_rule(course, attempt, at)
+        tried.append((at, attempt.number))
         top = max(top, at)
-        if course.accurate(trial):
-            low = max(low, at)
-            if at >= top:
-                return
-        else:
-            high = min(high, at)
-        if high <= MILD or high - low < CLOSE:
+        low, high = _ends(course, tried)
+        if low >= top or high <= MILD or high - low < CLOSE:
+            return
+        if course.best is not None and log(course.best.faster) >= high:  # the end was unlucky, or chosen ill
             return
         course.learn_weights()
+        seen = [(where, max(course.trials[number].loss, course.trials[number].likely)) for where, number in tried]
         at = _next(low, high, top, seen, limit)
+
+
+def _ends(course: Course, tried: list[tuple[float, int]]) -> tuple[float, float]:
+    """Return the least log speed-up that loses too much, and below it the greatest that does not, by what is known now.
+
+    0 and infinity where there is none: what a trial probably loses may change with those after it.
+    """
+    trials = course.trials
+    high = min((at for at, number in tried if not course.accurate(trials[number])), default=inf)
+    low = max((at for at, number in tried if at < high and course.accurate(trials[number])), default=0.0)
+    return low, high
 
 
 def _wanted(course: Course, goals: Goals) -> float:
@@ -90,13 +98,13 @@ def _wanted(course: Course, goals: Goals) -> float:
     return max(wanted, 1.0)
 
 
-def _best_rule(course: Course, first: Trial, at: float) -> Trial:
+def _best_rule(course: Course, first: Attempt, at: float) -> Attempt:
     """Try the other rules at the same speed and keep the one whose outputs shift least for the speed they got."""
     best = first
     for rule in RULES[1:]:
         attempt = course.at(exp(at), rule=rule) if course.left > _FEW else None
-        if attempt is not None and shift_for_speed(attempt.trial) < shift_for_speed(best):
-            best, course.rule = attempt.trial, rule
+        if attempt is not None and shift_for_speed(attempt.trial) < shift_for_speed(best.trial):
+            best, course.rule = attempt, rule
     return best
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+import onnxlr.searching.course
 from onnxlr.planning.rules import RULES
 from onnxlr.report.searched import Trial
 from onnxlr.searching.allocation import allocate
@@ -18,7 +20,11 @@ from onnxlr.searching.strategy import fastest_within, most_accurate
 from tests.searching.plants import Plant, course, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from onnxlr.build import Built
+    from onnxlr.searching.table import Option, Table
 
 
 def optimum(plant: Plant, limit: float) -> float:
@@ -51,6 +57,40 @@ def test_the_fastest_within_a_limit_is_nearly_the_optimum(layers: int, seeds: in
         assert tried.best.loss <= 0.03 * layers
         gains.append((tried.best.faster - 1.0) / (optimum(plant, 0.03 * layers) - 1.0))
     assert np.mean(gains) > share
+
+
+@dataclass(eq=False)
+class Noisy(Plant):
+    """Losses are measured with a standard error of ``error``."""
+
+    error: float = 0.0
+    seed: int = 0
+
+    def attempt(self, now: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
+        trial, built = super().attempt(now, picks, how)
+        noise = self.error * float(np.random.default_rng([self.seed, self.tried]).standard_normal())
+        return replace(trial, loss=trial.loss + noise, loss_error=self.error), built
+
+
+def beyond(limit: float) -> int:
+    """Return how many of sixteen searches by noisy losses end with a model that truly loses more than the limit."""
+    count = 0
+    for seed in range(16):
+        original = table([5.0, 9.0, 15.0])
+        goals = Goals(max_drop=limit)
+        plant = Noisy({row.site: 1.0 for row in original.rows}, original, error=0.4 * limit, seed=seed)
+        tried = course(plant, goals)
+        fastest_within(tried, goals)
+        assert tried.best is not None
+        assert tried.best.shift > 0.3 * limit, "nor is it far too careful"
+        count += tried.best.shift > limit  # a plant's shift is its true loss
+    return count
+
+
+def test_a_search_by_few_samples_holds_its_limit_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert beyond(0.1) <= 1
+    monkeypatch.setattr(onnxlr.searching.course, "likely", lambda trials: [trial.loss for trial in trials])
+    assert beyond(0.1) >= 4
 
 
 def test_a_network_that_loses_too_much_at_any_speed_is_given_up_quickly() -> None:
