@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from onnxlr.schemes.base import Array
     from onnxlr.schemes.cp_tensor import Factors, Real
 
-BUDGET = 1e10
+BUDGET = 1e11
 """Multiply-adds a polish may take."""
 
 STEPS, ITERATIONS, LEAST = 10, 12, 4
