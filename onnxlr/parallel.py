@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from loky import ProcessPoolExecutor
+from loky.backend import resource_tracker
 from threadpoolctl import threadpool_limits
 
 from onnxlr.errors import ModelError, UsageError
@@ -51,6 +53,7 @@ class _Crew:
     @cached_property
     def processes(self) -> ProcessPoolExecutor:
         """For work that is spent in the interpreter, which one process cannot do two of at a time."""
+        _start_quiet_tracker()
         return ProcessPoolExecutor(self.jobs, timeout=IDLE, initializer=_left_to_the_parent)
 
     @property
@@ -160,6 +163,19 @@ def _with_one_thread(work: Callable[[P], R], load: P) -> R:
     """Do a piece of work where BLAS may have more threads."""
     with threadpool_limits(limits=1):
         return work(load)
+
+
+def _start_quiet_tracker() -> None:
+    """Start the process that removes what an interrupted one leaves; its warnings of that would be on stderr."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _one_thread() -> None:

@@ -145,3 +145,22 @@ def test_an_interrupt_ends_all_processes_of_an_unguarded_script_and_only_one_spe
     while any(alive(process) for process in workers) and monotonic() < end:
         sleep(0.05)
     assert not any(alive(process) for process in workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("own", [None, "default"])
+def test_the_process_that_cleans_up_after_an_interrupt_warns_of_nothing(own: str | None) -> None:
+    """It may find that what it is to remove is gone; the environment of this process stays what it was."""
+    code = (
+        "import os, time; from loky.backend import resource_tracker as r; from onnxlr.parallel import _Crew\n"
+        "_Crew(2).processes\n"
+        "of = lambda pid, what: open(f'/proc/{pid}/{what}').read()\n"
+        "pid = r._resource_tracker._pid\n"
+        "while of(pid, 'cmdline') in ('', of('self', 'cmdline')): time.sleep(0.01)\n"  # until it is itself
+        "told = of(pid, 'environ')\n"
+        "print('PYTHONWARNINGS=ignore' in told.split(chr(0)), os.environ.get('PYTHONWARNINGS'))"
+    )
+    given = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    given |= {} if own is None else {"PYTHONWARNINGS": own}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout == f"True {own}\n"
