@@ -87,6 +87,11 @@ class Trial:
     layers: tuple[LayerTime, ...]
     errors: tuple[tuple[str, float], ...]
 
+    @property
+    def counted(self) -> float:
+        """The worse of what was lost and what probably is: what a limit is held against."""
+        return max(self.loss, self.likely)
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:

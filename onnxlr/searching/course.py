@@ -153,7 +153,7 @@ class Course:
 
     def accurate(self, trial: Trial) -> bool:
         """Whether what a trial lost, and what it probably loses, are both within the limit."""
-        return self.goals.accurate(trial.loss) and self.goals.accurate(trial.likely)
+        return self.goals.accurate(trial.counted)
 
     def _met(self, trial: Trial) -> bool:
         return self.accurate(trial) and self.goals.fast(trial, self._table.macs) and trial.low > 1.0

@@ -255,9 +255,8 @@ def unmet(task: Task, course: Course) -> BudgetError:
     if not course.trials:
         return BudgetError(f"no plan is predicted to meet: {goals}", "ask for less, or try other schemes")
     if task.goals.loss is not None and not accurate:
-        best = min(course.trials, key=lambda trial: max(trial.loss, trial.likely))
-        lost = max(best.loss, best.likely)
-        seen = f"the least that was lost is {in_unit(lost, protocol)}, at {best.faster:.2f}x"
+        best = min(course.trials, key=lambda trial: trial.counted)
+        seen = f"the least that was lost is {in_unit(best.counted, protocol)}, at {best.faster:.2f}x"
     else:
         best = max(accurate or course.trials, key=lambda trial: trial.faster)
         seen = f"the fastest accurate enough is {best.faster:.2f}x, {best.latency_ms:.3g} ms"

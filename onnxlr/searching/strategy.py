@@ -75,7 +75,8 @@ def bracket(course: Course, goals: Goals) -> None:
         if course.best is not None and log(course.best.faster) >= high:  # the end was unlucky, or chosen ill
             return
         course.learn_weights()
-        seen = [(where, max(course.trials[number].loss, course.trials[number].likely)) for where, number in tried]
+        trials = course.trials
+        seen = [(where, trials[number].counted) for where, number in tried]
         at = _next(low, high, top, seen, limit)
 
 
@@ -157,10 +158,10 @@ def improve(course: Course) -> None:
         course.learn_weights()
         if course.accurate(attempt.trial):
             mark = max(log(attempt.trial.faster), mark) + STEP
-        best = 0.0 if course.best is None else log(course.best.faster)
-        if best < fastest:  # it was lucky, as is known by now
-            mark = best + STEP if best > 0.0 else BACK * fastest
-        fastest = best if best > 0.0 else BACK * fastest
+        standing = BACK * fastest if course.best is None else log(course.best.faster)
+        if standing < fastest:  # what led was lucky, as is known by now
+            mark = standing if course.best is None else standing + STEP
+        fastest = standing
 
 
 def _directions(course: Course) -> Iterator[dict[str, float]]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,23 +79,10 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
         "from onnxlr.cli.main import main\n"
         "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "hide.py", *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    hidden = partial(subprocess.run, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    done = hidden([sys.executable, "hide.py", *arguments])
     assert done.returncode == 2
     assert done.stderr == "onnxlr: fine-tuning needs PyTorch, which is not installed; pip install 'onnxlr[train]'\n"
     for other in (["inspect", "s.onnx"], ["--help"], ["finetune", "--help"]):
-        done = subprocess.run(
-            [sys.executable, "hide.py", *other],
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = hidden([sys.executable, "hide.py", *other])
         assert done.returncode == 0, done.stderr

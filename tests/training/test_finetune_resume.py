@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,9 +19,32 @@ from tests.training.teacher_and_student import STUDENT, TEACHER, tune
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnx
+
+    from onnxlr.progress import Progress
+
 
 class BrokenOff(Exception):  # noqa: N818 - a signal of the test, not an error
     """Raised to break a run off."""
+
+
+def bytes_of(
+    student: onnx.ModelProto,
+    teacher: onnx.ModelProto,
+    options: TrainOptions,
+    progress: Progress,
+    checkpoint: Path | None,
+) -> bytes:
+    result = onnxlr.finetune(
+        student,
+        teacher=teacher,
+        data=[images(256)],
+        options=options,
+        threads=1,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    return result.model.SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize("at", [1, 7, 8, 20, 27])
@@ -39,18 +63,7 @@ def test_a_run_broken_off_anywhere_goes_on_to_the_same_bytes(at: int, tmp_path: 
         if told == at:
             raise BrokenOff
 
-    def start(progress: object, checkpoint: Path | None) -> bytes:
-        result = onnxlr.finetune(
-            student,
-            teacher=teacher,
-            data=[images(256)],
-            options=options,
-            threads=1,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        return result.model.SerializeToString(deterministic=True)
-
+    start = partial(bytes_of, student, teacher, options)
     whole = start(silent, None)
     with pytest.raises(BrokenOff):  # as abrupt as a kill: nothing is saved on the way out
         start(interrupt, path)
@@ -68,18 +81,7 @@ def test_a_signal_is_heard_after_the_step_and_saves_it(tmp_path: Path) -> None:
         if len(steps) == 10:
             signal.raise_signal(signal.SIGINT)
 
-    def start(progress: object, checkpoint: Path | None) -> bytes:
-        result = onnxlr.finetune(
-            STUDENT,
-            teacher=TEACHER,
-            data=[images(256)],
-            options=options,
-            threads=1,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
-        return result.model.SerializeToString(deterministic=True)
-
+    start = partial(bytes_of, STUDENT, TEACHER, options)
     with pytest.raises(KeyboardInterrupt):
         start(interrupt, path)
     assert len(steps) == 10
