@@ -33,13 +33,13 @@ class Calibrated:
         expect: Callable[[Ranks], float],
         fit: Callable[[Ranks], Chain],
     ) -> Calibrated:
-        """Compare, at some ranks, what is expected with what a fit reaches; nothing is gained where all is lost."""
+        """Compare what is expected with what a fit reaches, rank by rank; where all is lost nothing is gained."""
         ranks = scheme.candidates(part.layer.shape, BLOCK)
         pairs = [(1.0, 1.0)]
-        for index in sorted({0, len(ranks) // 2, len(ranks) - 1}) if ranks else ():
-            expected = expect(ranks[index])
+        for each in ranks:
+            expected = expect(each)
             if expected > 0.0:
-                pairs.append((expected, min(part.error(fit(ranks[index])) / expected, 1.0)))
+                pairs.append((expected, min(part.error(fit(each)) / expected, 1.0)))
         pairs.sort()
         return cls(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
 

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 ENTRIES = 2
 """Fits of the kernel as it is that are polished on the data: which of two minima is lower there is open."""
 
+FEW = 0.5
+"""Share of the dense parameters up to which the whitened kernel is a start: what little is kept, it chooses better.
+
+Beyond, its terms cancel the more the more there are, and the polish ends at errors up to a third larger.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class FittedCp:
-    """The best fits of the kernel as it is, and a draft of the kernel whitened by the marginals of its modes.
+    """The best fits of the kernel as it is; of few terms also a draft of it whitened by the marginals of its modes.
 
     Each is polished on the data; the one that loses least there is kept. ``error`` is what the fit of the whitened
     kernel expects, corrected by what the polish makes of such expectations on a small layer like this one.
@@ -57,17 +63,19 @@ class FittedCp:
 
     def calibrate(self) -> Calibrated:
         """Return what expectations are worth on this layer."""
-        return Calibrated.on(self.scheme, self.observed, self.expected, lambda ranks: self.drafted(ranks, ESTIMATE))
+        fit = partial(self._best, plain=DRAFT, whitened=ESTIMATE)
+        return Calibrated.on(self.scheme, self.observed, self.expected, fit)
 
     def chain(self, ranks: Ranks) -> Chain:
         """Return the fitted chain at (R,)."""
-        plain = [self.refined(chain) for chain in self._plain.chains(ranks, FIT, ENTRIES)]
-        return min((self.drafted(ranks, DRAFT), *plain), key=self.observed.error)
+        return self._best(ranks, FIT, DRAFT)
 
-    def drafted(self, ranks: Ranks, budget: float) -> Chain:
-        """Return the chain that starts from a draft of the whitened kernel of about ``budget`` multiply-adds."""
-        (chain,) = self._whitened.chains(ranks, budget, 1)
-        return self.refined(self._unwhitened(chain))
+    def _best(self, ranks: Ranks, plain: float, whitened: float) -> Chain:
+        """Return the best chain after about ``plain`` multiply-adds on the kernel, ``whitened`` on it whitened."""
+        starts = self._plain.chains(ranks, plain, ENTRIES)
+        if starts[0].parameters <= FEW * self.observed.layer.weight.size:
+            starts += map(self._unwhitened, self._whitened.chains(ranks, whitened, 1))
+        return min(map(self.refined, starts), key=self.observed.error)
 
     def refined(self, chain: Chain) -> Chain:
         """Return a chain with all its factors fitted to the outputs, the last stage exactly."""
