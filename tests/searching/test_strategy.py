@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnxlr.report.searched import Trial
 from onnxlr.searching.front import unbeaten
 from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger
-from onnxlr.searching.strategy import fastest_within, most_accurate
+from onnxlr.searching.strategy import bracket, fastest_within, improve, most_accurate
 from tests.searching.plants import Plant, course, optimum, table
 
 if TYPE_CHECKING:
@@ -80,6 +81,34 @@ def test_a_search_by_few_samples_holds_its_limit_on_others(monkeypatch: pytest.M
     assert beyond(0.1) <= 1
     monkeypatch.setattr(onnxlr.searching.course, "likely", lambda trials: [trial.loss for trial in trials])
     assert beyond(0.1) >= 4
+
+
+def test_a_lucky_first_trial_does_not_keep_the_bracket_above_the_limit() -> None:
+    """Measured to lose 0.8 of the limit, it loses 1.6 times that, as later trials show."""
+    _, probe = noisy(1.0, (), each=2)
+    bracket(probe, probe.goals)
+    limit = probe.trials[0].shift / 1.6
+    plant, tried = noisy(limit, (-2.0,), each=2)
+    bracket(tried, tried.goals)
+    assert tried.trials[0].loss < limit
+    assert not tried.accurate(tried.trials[0])
+    assert tried.best is not None
+    assert log(tried.best.faster) > 0.8 * log(optimum(plant, limit))
+
+
+@pytest.mark.parametrize("before", [(0.2,), ()])
+def test_improving_goes_back_where_what_led_was_lucky(before: tuple[float, ...]) -> None:
+    """To what is next best or, where nothing else is within the limit, to less speed."""
+    plant, tried = noisy(0.1, (*(0.0 for _ in before), -2.0))
+    for loss in (*before, 1.6):
+        assert tried.at(optimum(plant, loss * 0.1)) is not None
+    lucky = tried.best
+    assert lucky is not None
+    improve(tried)
+    assert lucky.shift > 0.1
+    assert tried.best is not None
+    assert tried.best.shift <= 0.1
+    assert log(tried.best.faster) > 0.9 * log(optimum(plant, 0.1))
 
 
 @pytest.mark.parametrize(("sharpness", "most"), [([9.0], 16), ([5.0, 9.0], 40)])
