@@ -30,6 +30,8 @@ _FEW = 4
 """Trials that are kept for the search itself when rules are compared."""
 _IDLE = 60
 """Directions that lead to no new plan, one after the other, before there is thought to be none."""
+_WIDEST = log(1e9)
+"""Weights are moved by this factor at most: past it they would overflow, and change nothing."""
 MISSED = 0.15
 """A trial this far from the speed that was asked for, relative, counts at the speed it got."""
 HOPELESS = 30.0
@@ -177,7 +179,7 @@ def _directions(course: Course) -> Iterator[dict[str, float]]:
         for group in groups:
             for sign in (1.0, -1.0):
                 yield {site: sign * size if site in group else 0.0 for site in sites}
-        size *= 1.5  # what was too little to change a plan is not tried again
+        size = min(1.5 * size, _WIDEST)  # what was too little to change a plan is not tried again
 
 
 def back_to_dense(course: Course) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxlr.build import Built
 from onnxlr.planning.candidates import Workload
+from onnxlr.planning.rules import RULES
 from onnxlr.report.searched import LayerTime, Trial
+from onnxlr.searching.allocation import allocate
 from onnxlr.searching.course import Course
+from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger
 from onnxlr.searching.table import Option, Row, Table
 from onnxlr_passes.extents import Extent
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from onnxlr.planning.plan import Choice
-    from onnxlr.searching.goals import Goals
 
 RANKS = (4, 8, 12, 16, 24, 32, 48)
 
@@ -106,3 +109,17 @@ class Plant:
 
 def course(plant: Plant, goals: Goals, most: int = 16, ledger: Ledger | None = None) -> Course:
     return Course(plant, plant.original, {}, (), goals, Ledger() if ledger is None else ledger, most, lambda _: None)
+
+
+def optimum(plant: Plant, limit: float) -> float:
+    """The greatest speed-up within the limit for who knows the sensitivities: exact at every budget."""
+    now, low, high, best = plant.original, 1.0, plant.original.fastest, 1.0
+    for _ in range(20):
+        speed = (low * high) ** 0.5
+        picks = allocate(now, RULES[0], plant.sensitivity, Goals(), now.original_ms / speed)
+        loss = inf if picks is None else sum(plant.sensitivity[site] * o.error**2 for site, o in picks.items())
+        if picks is not None and loss <= limit:
+            low, best = speed, max(best, now.original_ms / now.predicted_ms(picks))
+        else:
+            high = speed
+    return best

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import onnxlr.searching.course
-from onnxlr.planning.rules import RULES
 from onnxlr.report.searched import Trial
-from onnxlr.searching.allocation import allocate
 from onnxlr.searching.front import unbeaten
 from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger
-from onnxlr.searching.strategy import fastest_within, most_accurate
-from tests.searching.plants import Plant, course, table
+from onnxlr.searching.strategy import bracket, fastest_within, improve, most_accurate
+from tests.searching.plants import Plant, course, optimum, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from onnxlr.build import Built
+    from onnxlr.searching.course import Course
     from onnxlr.searching.table import Option, Table
-
-
-def optimum(plant: Plant, limit: float) -> float:
-    """The greatest speed-up within the limit for who knows the sensitivities: exact at every budget."""
-    now, low, high, best = plant.original, 1.0, plant.original.fastest, 1.0
-    for _ in range(20):
-        speed = (low * high) ** 0.5
-        picks = allocate(now, RULES[0], plant.sensitivity, Goals(), now.original_ms / speed)
-        loss = inf if picks is None else sum(plant.sensitivity[site] * o.error**2 for site, o in picks.items())
-        if picks is not None and loss <= limit:
-            low, best = speed, max(best, now.original_ms / now.predicted_ms(picks))
-        else:
-            high = speed
-    return best
 
 
 @pytest.mark.parametrize(("layers", "seeds", "share"), [(3, 6, 0.9), (20, 3, 0.65)])
@@ -61,26 +46,31 @@ def test_the_fastest_within_a_limit_is_nearly_the_optimum(layers: int, seeds: in
 
 @dataclass(eq=False)
 class Noisy(Plant):
-    """Losses are measured with a standard error of ``error``."""
+    """Losses have a standard error of ``error``; ``noise`` is how many of it each trial is off, 0 where it ends."""
 
     error: float = 0.0
-    seed: int = 0
+    noise: Sequence[float] = ()
 
     def attempt(self, now: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
         trial, built = super().attempt(now, picks, how)
-        noise = self.error * float(np.random.default_rng([self.seed, self.tried]).standard_normal())
-        return replace(trial, loss=trial.loss + noise, loss_error=self.error), built
+        off = self.error * self.noise[self.tried - 1] if self.tried <= len(self.noise) else 0.0
+        return replace(trial, loss=trial.loss + off, loss_error=self.error), built
+
+
+def noisy(limit: float, noise: Sequence[float], each: int = 1) -> tuple[Noisy, Course]:
+    """Layers that matter alike, ``each`` of three kinds; losses have a standard error of 0.4 of the limit."""
+    original, goals = table([5.0, 9.0, 15.0] * each), Goals(max_drop=limit)
+    plant = Noisy({row.site: 1.0 for row in original.rows}, original, error=0.4 * limit, noise=noise)
+    return plant, course(plant, goals)
 
 
 def beyond(limit: float) -> int:
     """Return how many of sixteen searches by noisy losses end with a model that truly loses more than the limit."""
     count = 0
     for seed in range(16):
-        original = table([5.0, 9.0, 15.0])
-        goals = Goals(max_drop=limit)
-        plant = Noisy({row.site: 1.0 for row in original.rows}, original, error=0.4 * limit, seed=seed)
-        tried = course(plant, goals)
-        fastest_within(tried, goals)
+        noise = [float(np.random.default_rng([seed, number]).standard_normal()) for number in range(1, 17)]
+        _, tried = noisy(limit, noise)
+        fastest_within(tried, tried.goals)
         assert tried.best is not None
         assert tried.best.shift > 0.3 * limit, "nor is it far too careful"
         count += tried.best.shift > limit  # a plant's shift is its true loss
@@ -91,6 +81,45 @@ def test_a_search_by_few_samples_holds_its_limit_on_others(monkeypatch: pytest.M
     assert beyond(0.1) <= 1
     monkeypatch.setattr(onnxlr.searching.course, "likely", lambda trials: [trial.loss for trial in trials])
     assert beyond(0.1) >= 4
+
+
+def test_a_lucky_first_trial_does_not_keep_the_bracket_above_the_limit() -> None:
+    """Measured to lose 0.8 of the limit, it loses 1.6 times that, as later trials show."""
+    _, probe = noisy(1.0, (), each=2)
+    bracket(probe, probe.goals)
+    limit = probe.trials[0].shift / 1.6
+    plant, tried = noisy(limit, (-2.0,), each=2)
+    bracket(tried, tried.goals)
+    assert tried.trials[0].loss < limit
+    assert not tried.accurate(tried.trials[0])
+    assert tried.best is not None
+    assert log(tried.best.faster) > 0.8 * log(optimum(plant, limit))
+
+
+@pytest.mark.parametrize("before", [(0.2,), ()])
+def test_improving_goes_back_where_what_led_was_lucky(before: tuple[float, ...]) -> None:
+    """To what is next best or, where nothing else is within the limit, to less speed."""
+    plant, tried = noisy(0.1, (*(0.0 for _ in before), -2.0))
+    for loss in (*before, 1.6):
+        assert tried.at(optimum(plant, loss * 0.1)) is not None
+    lucky = tried.best
+    assert lucky is not None
+    improve(tried)
+    assert lucky.shift > 0.1
+    assert tried.best is not None
+    assert tried.best.shift <= 0.1
+    assert log(tried.best.faster) > 0.9 * log(optimum(plant, 0.1))
+
+
+@pytest.mark.parametrize(("sharpness", "most"), [([9.0], 16), ([5.0, 9.0], 40)])
+def test_a_search_ends_where_there_are_fewer_plans_than_trials(sharpness: list[float], most: int) -> None:
+    original, goals = table(sharpness), Goals(max_drop=0.05)
+    plant = Plant({row.site: 1.0 for row in original.rows}, original)
+    tried = course(plant, goals, most)
+    fastest_within(tried, goals)
+    assert plant.tried < most
+    assert tried.best is not None
+    assert tried.best.faster == pytest.approx(optimum(plant, 0.05))
 
 
 def test_a_network_that_loses_too_much_at_any_speed_is_given_up_quickly() -> None:
