@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-MOST, WORK = 8, 1e12
+MOST, WORK = 8, 3e12
 """Plans that are tried, at most, and the multiply-adds their fits may take together; two are always tried."""
 
 SWING = 2.0
@@ -110,8 +110,8 @@ def allocate(
 
     start: tuple[Rule, Mapping[str, float]] = (RULES[0], {})
     for how, rule, scale in _hypotheses(weights):
-        if attempt(how, sharing.evenly() if rule is None else sharing.by(rule, scale)):
-            start = (RULES[0] if rule is None else rule, scale)
+        if attempt(how, sharing.by(rule, scale)):
+            start = (rule, scale)
     _exchange(sharing, *start, attempt)
     progress(1.0)
     best = min(range(len(tried)), key=lambda index: tried[index][2])
@@ -126,12 +126,11 @@ def affordable(calibration: Calibration) -> int:
     return int(np.clip(WORK / work, 2, MOST)) if work > 0.0 else 2
 
 
-def _hypotheses(weights: Mapping[str, float]) -> Iterator[tuple[str, Rule | None, Mapping[str, float]]]:
-    """Yield rules and the layers' weights, the most promising first; no rule stands for even shares."""
+def _hypotheses(weights: Mapping[str, float]) -> Iterator[tuple[str, Rule, Mapping[str, float]]]:
+    """Yield rules and the layers' weights, the most promising first."""
     first, *others = RULES
     yield first.name, first, {}
     yield f"{first.name}, by sensitivity", first, tempered(weights)
-    yield "even shares", None, {}
     for rule in others:
         yield rule.name, rule, {}
 

@@ -67,7 +67,7 @@ def macs_of(sharing: Sharing, plan: dict[str, tuple[str, tuple[int, ...]]]) -> i
 
 
 def test_the_plan_with_the_least_error_on_held_out_data_is_taken() -> None:
-    found = onnxlr.rewrite(network(), keep_macs=0.4, data=images(64, 0), validate=False, simplify=False)
+    found = onnxlr.rewrite(network(), keep_macs=0.5, data=images(64, 0), validate=False, simplify=False)
     tried = found.summary.allocated
     assert tried is not None
     measured = [one.measured for one in tried.tried]
@@ -75,13 +75,13 @@ def test_the_plan_with_the_least_error_on_held_out_data_is_taken() -> None:
     assert len(set(measured)) > 1, "plans that are all alike prove nothing"
     assert tried.chosen == int(np.argmin(measured))
     assert all(0.2 < one.predicted / one.measured < 5.0 for one in tried.tried)
-    assert count_macs(found.model) <= 0.4 * count_macs(network())
+    assert count_macs(found.model) <= 0.5 * count_macs(network())
 
 
 def test_the_plan_returned_is_the_one_that_was_measured() -> None:
     prepared, target, calibration = looked_at(network(), images(64, 0))
     choices, record = allocate(
-        prepared, None, target, calibration, sharing_of(prepared, calibration, 0.4), lambda _: None
+        prepared, None, target, calibration, sharing_of(prepared, calibration, 0.5), lambda _: None
     )
     chains = fit_alone(prepared, calibration, choices)
     rewritten = Decompose(chains, None)(prepared.proto).model
@@ -124,19 +124,12 @@ def test_weights_are_kept_within_bounds_of_the_median() -> None:
     assert tempered({}) == {}
 
 
-def test_sharing_keeps_to_the_budget_and_even_shares_are_even() -> None:
+def test_sharing_keeps_to_the_budget_and_favours_layers_that_matter() -> None:
     prepared, _, calibration = looked_at(network(), images(48, 0))
     sharing = sharing_of(prepared, calibration, 0.5)
-    for shares in (sharing.evenly(), *(sharing.by(rule, {}) for rule in RULES)):
+    for shares in (sharing.by(rule, {}) for rule in RULES):
         plan = {one.choice.site: (one.choice.scheme, one.choice.ranks) for one in shares}
         assert macs_of(sharing, plan) <= 0.5 * prepared.macs
-    dense = {of.workload.site.key: of.workload.macs for of in sharing.choices}
-    able = {of.workload.site.key: of.candidates for of in sharing.choices}
-    even = {one.choice.site: one for one in sharing.evenly()}
-    spent = {key: next(c.macs for c in able[key] if c.error == one.error) for key, one in even.items()}
-    largest = max(spent[key] / dense[key] for key in even)
-    for key, one in even.items():
-        assert one.error == min(c.error for c in able[key] if c.macs <= largest * dense[key])
     worst = max(sharing.by(RULES[0], {}), key=lambda share: share.error)
     favoured = worst.choice.site
     moved = sharing.by(RULES[0], {favoured: 100.0})
@@ -149,7 +142,7 @@ def test_sharing_keeps_to_the_budget_and_even_shares_are_even() -> None:
 def test_drafts_are_made_once_and_forgotten_when_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared, _, calibration = looked_at(network(), images(48, 0))
     sites = {workload.site.key: workload.site for workload in prepared.workloads}
-    choices = [one.choice for one in sharing_of(prepared, calibration, 0.5).evenly()]
+    choices = [one.choice for one in sharing_of(prepared, calibration, 0.5).by(RULES[0], {})]
     known = Drafts(calibration.views)
     made = known.of(sites, choices, lambda _: None)
     again = known.of(sites, choices, lambda _: None)

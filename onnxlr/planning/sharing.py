@@ -1,4 +1,4 @@
-"""A budget of multiply-adds shared out over all layers: exactly under a rule, or evenly."""
+"""A budget of multiply-adds shared out over all layers, exactly under a rule."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from onnxlr.planning.candidates import Candidate, Choices
     from onnxlr.planning.rules import Rule
-
-_HALVINGS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +65,6 @@ class Sharing:
             self.check()
             raise AssertionError("the knapsack has no solution within a budget that can be met")
         return self._shares([of.candidates[p - 1] if p else None for of, p in zip(self.choices, picks, strict=True)])
-
-    def evenly(self) -> tuple[Share, ...]:
-        """Give every layer its best candidate within one share of its own multiply-adds, the largest that fits."""
-        low, high = 0.0, 1.0
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2.0
-            spent = sum(
-                of.workload.macs if picked is None else picked.macs
-                for of, picked in zip(self.choices, self._within(middle), strict=True)
-            )
-            low, high = (middle, high) if spent <= self.allowed else (low, middle)
-        return self._shares(self._within(low))
-
-    def _within(self, share: float) -> list[Candidate | None]:
-        """Return the least error within ``share`` of each layer's multiply-adds; the cheapest where none is."""
-        found: list[Candidate | None] = []
-        for of in self.choices:
-            able = [c for c in of.candidates if c.macs <= share * of.workload.macs]
-            best = min(able, key=lambda c: (c.error, c.macs)) if able else None
-            found.append(best or min(of.candidates, key=lambda c: c.macs, default=None))
-        return found
 
     def _shares(self, picked: Sequence[Candidate | None]) -> tuple[Share, ...]:
         return tuple(
