@@ -5,10 +5,10 @@
 Four ways to choose ranks make models of several strengths each: one share of the full rank everywhere (``tucker2``), a
 threshold on every layer's energy (``basis``), EVBMF ranks (``tucker2``), and a knapsack on MACs over all families.
 All get the data and the fits that ``onnxlr search`` has: what is compared is the choice. Every model is timed in turns
-with the original, and judged on evaluation samples that nothing was chosen by. For each of theirs, the model of the
-search that is no slower (within ``--slack``) and likely to lose least, by the samples it was chosen by, stands beside
-it. Returns 1 when one of theirs is more accurate by more than two standard errors. The search goes on where it was
-when the same command is given again.
+with the original (one thread by its own clock), and judged on evaluation samples that nothing was chosen by. For each
+of theirs, the model of the search that is no slower (within ``--slack``) and likely to lose least, by the samples it
+was chosen by, stands beside it. Returns 1 when one of theirs is more accurate by more than two standard errors. The
+search goes on where it was when the same command is given again.
 """
 
 # ruff: noqa: T201
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import onnxlr
 from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
+from onnxlr.cost.turns import clock_of
 from onnxlr.errors import BudgetError
 from onnxlr.evaluation import Evaluator, Judge, choose_metric, drop
 from onnxlr.planning.budget import Energy, Evbmf, choose
@@ -198,7 +199,7 @@ def _faster(original: onnx.ModelProto, made: onnx.ModelProto, target: Target, pr
     """Return how many times faster a model is, in turns with the original."""
     (feeds,) = seeded_feeds(original, prepared.shapes)
     runners = [bind(target.session(proto.SerializeToString()), feeds) for proto in (original, made)]
-    before, after = time_interleaved(runners, TimingOptions(budget_s=2.0))
+    before, after = time_interleaved(runners, TimingOptions(budget_s=2.0), clock=clock_of(target))
     return speedup(before, after).ratio
 
 
