@@ -183,6 +183,13 @@ def timed(name: str, models: list[nn.Module], data: Images, settings: Settings) 
     return Row(name, found, macs(first, data.test_x), learnable(first), *seconds)
 
 
+def continued(row: Row, models: list[nn.Module], data: Images, settings: Settings) -> Row:
+    """Train the models of a row further, and return what they are then, with the time of both parts."""
+    later = timed(row.network, models, data, settings)
+    seconds = round(row.seconds + later.seconds, 1), round(row.cpu_seconds + later.cpu_seconds, 1)
+    return replace(later, seconds=seconds[0], cpu_seconds=seconds[1])
+
+
 def show(title: str, rows: list[Row], paper: str) -> None:
     """Print the table so far, every network beside the first, and what the paper reports."""
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")

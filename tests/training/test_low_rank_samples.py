@@ -29,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("script", "networks"), [("separable", 2), ("composite", 3), ("basis", 4)])
+@pytest.mark.parametrize(("script", "networks"), [("separable", 2), ("composite", 3), ("basis", 5)])
 def test_an_experiment(script: str, networks: int, cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "record.json"
     command = [sys.executable, str(SAMPLES / "low_rank" / f"{script}.py"), "--quick", "--cache", str(cache)]
