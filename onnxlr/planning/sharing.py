@@ -12,7 +12,7 @@ from onnxlr.planning.plan import Choice
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from onnxlr.planning.candidates import Candidate, Choices
+    from onnxlr.planning.candidates import Choices
     from onnxlr.planning.rules import Rule
 
 
@@ -64,11 +64,5 @@ class Sharing:
         if picks is None:
             self.check()
             raise AssertionError("the knapsack has no solution within a budget that can be met")
-        return self._shares([of.candidates[p - 1] if p else None for of, p in zip(self.choices, picks, strict=True)])
-
-    def _shares(self, picked: Sequence[Candidate | None]) -> tuple[Share, ...]:
-        return tuple(
-            Share(Choice(of.workload.site.key, of.workload.site.label, one.scheme, one.ranks), one.error)
-            for of, one in zip(self.choices, picked, strict=True)
-            if one is not None
-        )
+        chosen = [(of.workload.site, of.candidates[p - 1]) for of, p in zip(self.choices, picks, strict=True) if p]
+        return tuple(Share(Choice(site.key, site.label, one.scheme, one.ranks), one.error) for site, one in chosen)

@@ -34,12 +34,11 @@ class Calibrated:
         fit: Callable[[Ranks], Chain],
     ) -> Calibrated:
         """Compare what is expected with what a fit reaches, rank by rank; where all is lost nothing is gained."""
-        ranks = scheme.candidates(part.layer.shape, BLOCK)
         pairs = [(1.0, 1.0)]
-        for each in ranks:
-            expected = expect(each)
+        for ranks in scheme.candidates(part.layer.shape, BLOCK):
+            expected = expect(ranks)
             if expected > 0.0:
-                pairs.append((expected, min(part.error(fit(each)) / expected, 1.0)))
+                pairs.append((expected, min(part.error(fit(ranks)) / expected, 1.0)))
         pairs.sort()
         return cls(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
 

@@ -25,7 +25,7 @@ ENTRIES = 2
 FEW = 0.5
 """Share of the dense parameters up to which the whitened kernel is a start: what little is kept, it chooses better.
 
-Beyond, its terms cancel the more the more there are, and the polish ends at errors up to a third larger.
+Of many terms it ends at larger errors than the kernel as it is (docs/adr/0022).
 """
 
 

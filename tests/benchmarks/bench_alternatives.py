@@ -28,13 +28,10 @@ from onnxlr.cost.turns import clock_of
 from onnxlr.errors import BudgetError
 from onnxlr.evaluation import Evaluator, Judge, choose_metric, drop
 from onnxlr.planning.budget import Energy, Evbmf, choose
-from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.planning.plan import Choice
-from onnxlr.planning.rules import RULES
-from onnxlr.planning.sharing import Sharing
 from onnxlr.schemes.registry import by_family, by_name
-from onnxlr.target import bind, channel_block, seeded_feeds
-from tests.benchmarks.layer_by_layer import look, refitted
+from onnxlr.target import bind, seeded_feeds
+from tests.benchmarks.layer_by_layer import knapsack_choices, look, refitted
 from tests.benchmarks.subject import add_options, exit_code, opened
 
 if TYPE_CHECKING:
@@ -58,17 +55,13 @@ OURS = "onnxlr search"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model: times faster than the original, and what it loses with its standard error, in the metric's unit.
-
-    ``expected`` is what it was likely to lose by the samples it was chosen by, 0 where it was not.
-    """
+    """One model: times faster than the original, and what it loses with its standard error, in the metric's unit."""
 
     way: str
     strength: str
     faster: float
     lost: float
     lost_error: float
-    expected: float
 
     def text(self, unit: Unit) -> str:
         """Return one line."""
@@ -93,17 +86,17 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
     subject = look(model, target, given.source, options.seed)
     rows: list[Row] = []
 
-    def tried(way: str, strength: str, expected: float, choices: Sequence[Choice]) -> Row:
+    def tried(way: str, strength: str, choices: Sequence[Choice]) -> Row:
         made = refitted(subject, choices, target).proto
         lost = drop(judge.original, judge.score(made))
         faster = _faster(model.proto, made, target, subject.prepared)
-        rows.append(Row(way, strength, faster, lost.value, lost.error, expected))
+        rows.append(Row(way, strength, faster, lost.value, lost.error))
         print(rows[-1].text(metric.unit), flush=True)
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
         return rows[-1]
 
-    theirs = [tried(way, strength, 0.0, choices) for way, strength, choices in _others(subject)]
+    theirs = [tried(way, strength, choices) for way, strength, choices in _others(subject)]
     ours = _Front(_search(options, given), partial(tried, OURS))
     return _verdict(theirs, [ours.beside(row, options.slack) for row in theirs], metric.unit, options.slack)
 
@@ -113,7 +106,7 @@ class _Front:
     """The search's models, each made, timed again and judged when it is first asked for."""
 
     found: Front
-    make: Callable[[str, float, Sequence[Choice]], Row]
+    make: Callable[[str, Sequence[Choice]], Row]
     known: dict[int, Row] = field(default_factory=dict)
 
     def beside(self, theirs: Row, slack: float) -> Row | None:
@@ -124,8 +117,7 @@ class _Front:
             if trials[index].faster * (1.0 + slack) < least:
                 continue
             if index not in self.known:
-                strength = f"trial {index + 1}"
-                self.known[index] = self.make(strength, trials[index].likely, trials[index].choices)
+                self.known[index] = self.make(f"trial {index + 1}", trials[index].choices)
             if self.known[index].faster >= least:
                 return self.known[index]
         return None
@@ -170,16 +162,13 @@ def _others(subject: Subject) -> Iterator[tuple[str, str, Sequence[Choice]]]:
     for energy in ENERGY:
         yield "energy", f"{energy:g}", choices(Energy(energy), "basis")
     yield "EVBMF Tucker", "", choices(Evbmf(), "tucker2")
-    every = enumerate_choices(
-        prepared.workloads, by_family(("auto",)), channel_block("cpu"), views, progress=lambda _: None
-    )
     for keep in MACS:
         try:
-            shares = Sharing(every, prepared.other_macs, keep).by(RULES[0], {})
+            found = knapsack_choices(subject, "auto", keep)
         except BudgetError as error:
             print(f"MACs {keep:g}: {error}")
         else:
-            yield "MACs", f"{keep:g}", [one.choice for one in shares]
+            yield "MACs", f"{keep:g}", found
 
 
 def _uniform(prepared: Prepared, share: float) -> tuple[Choice, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnxlr.calibration.statistics import Moments, lifted
+from onnxlr.schemes import fitted_cp
 from onnxlr.schemes.base import Layer
 from onnxlr.schemes.fitted import calibrations, fitted_solver
 from onnxlr.schemes.metric import Covariance
@@ -40,3 +41,11 @@ def test_expected_errors_are_those_reached(name: str) -> None:
     # At high ranks the whitened kernel alone promises far too little.
     blind = fitted_solver(scheme, observed)
     assert blind.error(ranks[-1]) > (1 + CLOSE) * reached[-1]
+
+
+def test_of_few_terms_the_whitened_kernel_is_the_better_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed, scheme, ranks = uneven_layer(), by_name("cp3"), (24,)
+    both = observed.error(fitted_solver(scheme, observed).chain(ranks))
+    monkeypatch.setattr(fitted_cp, "FEW", 0.0)
+    alone = observed.error(fitted_solver(scheme, observed).chain(ranks))
+    assert both < 0.97 * alone
