@@ -1,14 +1,15 @@
 """Fit one layer: the best dense kernel for what it receives and should answer, factorized in that metric.
 
-The kernel is W + (E[y x^T] - W C)(C + lambda)^-1. Where nothing but a ReLU reads the layer, targets and fit alternate.
-What is fitted is kept only if it is better than the unfitted on rows held out from it.
+The kernel is W + (E[y x^T] - W C)(C + lambda)^-1, with the lambda that rows held out from the fit ask for. Where
+nothing but a ReLU reads the layer, targets and fit alternate. What is fitted is kept only if it is better than the
+unfitted on the rows held out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import sqrt
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,17 +36,23 @@ if TYPE_CHECKING:
 HELD_OUT = 16
 """One row in this many, the last ones, is kept back to compare fits on."""
 
+GAIN, EXACT = 5e-3, 1e-5
+"""The share of the loss that a stronger pull must take off, and the loss below which there is nothing to take off."""
+
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
     """How strongly a fit trusts the sample: ridges relative to the mean variance of the inputs.
 
-    ``pull`` draws the dense kernel back to the original's, ``ridge`` adds to the metric of the factorization. There is
-    a round through what hides part of the answers for each of the ``weights`` of :mod:`onnxlr.calibration.activation`.
+    A pull draws the dense kernel back to the original's; of ``pulls``, weakest first, a layer takes the one that rows
+    held out ask for. ``ridge``, and ``unseen`` for every direction per row, add to the metric of the factorization.
+    There is a round through what hides part of the answers for each of the ``weights`` of
+    :mod:`onnxlr.calibration.activation`.
     """
 
-    pull: float = 3e-3
+    pulls: tuple[float, ...] = (3e-3, 3e-2, 0.3, 3.0, 30.0)
     ridge: float = 1e-3
+    unseen: float = 1.0
     weights: tuple[float, ...] = (0.1, 0.3, 1.0)
     memory: Memory = field(default_factory=Memory)
 
@@ -93,6 +100,16 @@ class Task:
         n = len(self.wanted)
         return n - n // HELD_OUT
 
+    @property
+    def seen(self) -> slice:
+        """Those rows."""
+        return slice(0, self.fitted_rows)
+
+    @property
+    def held(self) -> slice:
+        """The rows held out from the fit; of few rows, none."""
+        return slice(self.fitted_rows, None)
+
     @cached_property
     def moments(self) -> tuple[Array, Array]:
         """Covariance (g, D, D) and mean (g, D) of the rows fitted to."""
@@ -101,15 +118,34 @@ class Task:
 
     @cached_property
     def pulled(self) -> list[Array]:
-        """Lower Cholesky factors (D, D), by group, of what the dense kernel's change is solved with."""
-        return [factor(moment) for moment in lifted(self.moments[0], self.options.pull)]
+        """Lower Cholesky factors (D, D), by group, of what the dense kernel's change is solved with.
+
+        Stronger pulls are taken while each takes ``GAIN`` off the loss on the rows held out; without such rows it is
+        the strongest. What a pull leaves undone is alike from layer to layer and adds up, unlike the noise it removes.
+        """
+        if self.held.start == self.rows.shape[1]:
+            return self._drawn(self.options.pulls[-1])
+        best: list[Array] = []
+        least = inf
+        for pull in self.options.pulls:
+            lower = self._drawn(pull)
+            chain = _levelled(self, _chain(self, _dense(self, self.wanted, lower), None, None), self.wanted)
+            found = self.loss(self.answers(chain, self.held), self.held)
+            if found > (1.0 - GAIN) * least or least < EXACT:
+                break
+            best, least = lower, found
+        return best
+
+    def _drawn(self, pull: float) -> list[Array]:
+        return [factor(moment) for moment in lifted(self.moments[0], pull)]
 
     @cached_property
     def view(self) -> View:
         """What chains are fitted by."""
         covariance, mean = self.moments
         turn = None if self.outlook is None else self.outlook.turn
-        return View(Covariance(lifted(covariance, self.options.ridge), mean), turn)
+        ridge = self.options.ridge + self.options.unseen * covariance.shape[1] / self.fitted_rows
+        return View(Covariance(lifted(covariance, ridge), mean), turn)
 
     @cached_property
     def _counted(self) -> Array | None:
@@ -120,23 +156,24 @@ class Task:
         turn = self.outlook.turn_behind if hidden else self.outlook.turn
         return turn.there.astype(self.wanted.dtype)
 
-    def answers(self, chain: Chain) -> Array:
-        """Return what a chain answers, (n, T)."""
-        group, n, d = self.rows.shape
+    def answers(self, chain: Chain, rows: slice) -> Array:
+        """Return what a chain answers to ``rows``, (their number, T)."""
+        group, _, d = self.rows.shape
         kernel = chain.contract(self.layer.geometry).reshape(group, -1, d).astype(self.rows.dtype)
-        made: Array = np.matmul(self.rows, kernel.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(n, -1)
+        parts = np.matmul(self.rows[:, rows], kernel.transpose(0, 2, 1)).transpose(1, 0, 2)
+        made: Array = parts.reshape(len(parts), -1)
         return made if chain.bias is None else made + chain.bias.astype(made.dtype)
 
     def loss(self, answers: Array, rows: slice) -> float:
-        """Return sqrt(E||y - y^||^2 / Var y) over ``rows``, errors as they count for the rest of the network."""
-        aim, made = (self._beyond(part, rows) for part in (self.wanted, answers))
+        """Return sqrt(E||y - y^||^2 / Var y) of answers to ``rows``, errors as the rest of the network counts them."""
+        aim, made = (self._beyond(part, rows) for part in (self.wanted[rows], answers))
         if self._counted is not None:
             aim, made = aim @ self._counted, made @ self._counted
         return self._relative(aim, made)
 
     def error(self, answers: Array, rows: slice) -> float:
         """Return the same with all errors alike."""
-        return self._relative(self._beyond(self.wanted, rows), self._beyond(answers, rows))
+        return self._relative(self._beyond(self.wanted[rows], rows), self._beyond(answers, rows))
 
     def _relative(self, aim: Array, made: Array) -> float:
         level = aim.mean(axis=0, dtype=np.float64).astype(aim.dtype) if self.biased else np.zeros((), aim.dtype)
@@ -145,11 +182,11 @@ class Task:
         return sqrt(lost / total) if total > 0.0 else 0.0
 
     def _beyond(self, answers: Array, rows: slice) -> Array:
-        """Return answers as the rest of the network sees them."""
+        """Return answers to ``rows`` as the rest of the network sees them."""
         if self.shift is None or self.place.activation is None:
-            return answers[rows]
+            return answers
         shift = self.shift[rows] if isinstance(self.shift, np.ndarray) else self.shift
-        return self.place.activation.of(answers[rows] + shift)
+        return self.place.activation.of(answers + shift)
 
 
 def fit_layer(task: Task, choice: Choice | None, draft: Chain | None) -> Fitted:
@@ -157,32 +194,38 @@ def fit_layer(task: Task, choice: Choice | None, draft: Chain | None) -> Fitted:
     place, options = task.place, task.options
     if wide_layer(place, options.memory):
         chosen = None if choice is None else (by_name(choice.scheme), choice.ranks)
-        return Fitted(*fit_wide(place, task.rows, task.wanted, chosen, options.pull, options.ridge))
-    seen, held = slice(0, task.fitted_rows), slice(task.fitted_rows, None)
-    if task.rows.shape[1] < HELD_OUT:
-        held = seen
+        held = len(task.wanted) - task.fitted_rows
+        return Fitted(*fit_wide(place, task.rows, task.wanted, chosen, held, options.pulls, options.ridge))
     chain = _solve(task, task.wanted, choice, draft)
-    answers = task.answers(chain)
-    best = (task.loss(answers, held), chain, task.error(answers, seen))
+    answers = task.answers(chain, slice(None))
+    best = _judged(task, chain, answers)
     for weight in options.weights:
         if task.shift is None or place.activation is None:
             break
         wanted = place.activation.closest(task.wanted + task.shift, answers + task.shift, weight) - task.shift
         chain = _solve(task, wanted, choice, chain)
-        answers = task.answers(chain)
-        found = (task.loss(answers, held), chain, task.error(answers, seen))
+        answers = task.answers(chain, slice(None))
+        found = _judged(task, chain, answers)
         if found[0] >= best[0]:
             break
         best = found
-    unfitted = _unfitted(task, choice, best[1] if draft is None else draft)
-    answers = task.answers(unfitted)
-    if task.loss(answers, held) < best[0]:
-        return Fitted(unfitted, task.error(answers, seen))
-    return Fitted(best[1], best[2])
+    unfitted = _unfitted(task, choice, best[1].chain if draft is None else draft)
+    return min(best, _judged(task, unfitted, task.answers(unfitted, slice(None))), key=lambda found: found[0])[1]
+
+
+def _judged(task: Task, chain: Chain, answers: Array) -> tuple[float, Fitted]:
+    """Return what a chain loses on the rows held out, or on all of few, and the chain with its error on the others."""
+    judges = task.held if task.held.start < len(task.wanted) else task.seen
+    return task.loss(answers[judges], judges), Fitted(chain, task.error(answers[task.seen], task.seen))
 
 
 def _solve(task: Task, wanted: Array, choice: Choice | None, before: Chain | None) -> Chain:
     """Solve for the dense kernel, then factorize it, from the chain ``before`` where there is one."""
+    return _levelled(task, _chain(task, _dense(task, wanted, task.pulled), choice, before), wanted)
+
+
+def _dense(task: Task, wanted: Array, pulled: list[Array]) -> Layer:
+    """Return the dense kernel for what is ``wanted``."""
     group, _, d = task.rows.shape
     covariance, _ = task.moments
     n, t = task.fitted_rows, task.layer.shape.T
@@ -192,10 +235,9 @@ def _solve(task: Task, wanted: Array, choice: Choice | None, before: Chain | Non
     flat = task.layer.grouped().reshape(group, t, d)
     change = [
         cho_solve((lower, True), (x - w @ c).T, check_finite=False).T
-        for lower, x, w, c in zip(task.pulled, cross, flat, covariance, strict=True)
+        for lower, x, w, c in zip(pulled, cross, flat, covariance, strict=True)
     ]
-    dense = Layer((flat + np.stack(change)).reshape(task.layer.weight.shape), task.layer.geometry)
-    return _levelled(task, _chain(task, dense, choice, before), wanted)
+    return Layer((flat + np.stack(change)).reshape(task.layer.weight.shape), task.layer.geometry)
 
 
 def _unfitted(task: Task, choice: Choice | None, start: Chain) -> Chain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from onnxlr.schemes.observed import Observed
 from onnxlr_passes.chain import Chain, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxlr.calibration.observe import Place
     from onnxlr.schemes.base import Ranks, Scheme
 
@@ -26,31 +28,32 @@ def fit_wide(
     rows: Array,
     wanted: Array,
     choice: tuple[Scheme, Ranks] | None,
-    pull: float,
+    held: int,
+    pulls: Sequence[float],
     ridge: float,
 ) -> tuple[Chain, float]:
     """Return the chain, with its bias, that answers ``wanted`` (n, T) to ``rows`` (g, n, D), and its relative error.
 
     The dense kernel is W + R (X X^T + pull)^-1 X with R what W lacks: ridge regression in its dual form, n x n where
     the primal one is D x D. It is then factorized by its effect on the rows, or kept where no ``choice`` is given.
-    ``pull`` and ``ridge`` are relative to the mean variance; what few rows leave open of many directions is added to
-    both. The mean of ``rows`` is taken out in place.
+    Of ``pulls``, weakest first, each group takes the one that the last ``held`` rows ask for. They and ``ridge`` are
+    relative to the mean variance; what few rows leave open of many directions is added to ``ridge``. The mean of
+    ``rows`` is taken out in place.
     """
     layer = Layer(place.site.kernel(), place.site.geometry)
     group, t = place.site.geometry.group, layer.shape.T
     biased = place.site.op != "MatMul"
     mean = centre(place, rows)
     n, d = rows.shape[1:]
-    unseen = UNSEEN * d / max(n, 1)
     variance = np.einsum("gnd,gnd->g", rows, rows, dtype=np.float64) / max(n * d, 1)
     answers = wanted.reshape(n, group, t).transpose(1, 2, 0).astype(np.float64)
     level = answers.mean(axis=2) if biased else np.zeros((group, t))
     answers = answers - level[:, :, None]
-    metric = Rows(rows, mean, (ridge + unseen) * variance)
+    metric = Rows(rows, mean, (ridge + UNSEEN * d / max(n, 1)) * variance)
     kernel = layer.grouped().reshape(group, t, d)
     lacks = answers - metric.answers(kernel)
     change = [
-        _through(solve_right(_gram(x) + ((pull + unseen) * n * v or 1.0) * np.eye(n), r), x)
+        _through(_pulled(_gram(x), r, held, [pull * n * v or 1.0 for pull in pulls]), x)
         for x, r, v in zip(rows, lacks, variance, strict=True)
     ]
     dense = (kernel + np.stack(change)).reshape(layer.weight.shape)
@@ -64,6 +67,23 @@ def fit_wide(
     total = float(np.square(answers).sum())
     lost = float(np.square(answers - metric.answers(got)).sum())
     return chain.with_bias(bias if biased else None), sqrt(lost / total) if total > 0.0 else 0.0
+
+
+def _pulled(gram: Array, lacks: Array, held: int, pulls: Sequence[float]) -> Array:
+    """Return R (X X^T + pull)^-1, (t, n), of all rows, with the pull that serves the last ``held`` best.
+
+    Stronger ones are tried while they do better; with no rows held out it is the strongest.
+    """
+    n = len(gram)
+    seen = n - held
+    best, least = pulls[-1], inf
+    for pull in pulls if held else ():
+        weights = solve_right(gram[:seen, :seen] + pull * np.eye(seen), lacks[:, :seen])
+        lost = float(np.square(lacks[:, seen:] - weights @ gram[:seen, seen:]).sum())
+        if lost >= least:
+            break
+        best, least = pull, lost
+    return solve_right(gram + best * np.eye(n), lacks)
 
 
 def _gram(x: Array) -> Array:

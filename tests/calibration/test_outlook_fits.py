@@ -119,8 +119,8 @@ def test_a_fit_that_goes_by_the_outlook_reports_its_error_with_all_channels_alik
     plain = replace(told, outlook=None)
     fitted = [fit_layer(task, choice, None) for task in (told, plain)]
     part = slice(0, told.fitted_rows)
-    counted = [told.loss(told.answers(one.chain), part) for one in fitted]
-    alike = [plain.loss(plain.answers(one.chain), part) for one in fitted]
+    counted = [told.loss(told.answers(one.chain, part), part) for one in fitted]
+    alike = [plain.loss(plain.answers(one.chain, part), part) for one in fitted]
     assert counted[0] < 0.9 * counted[1]
     assert alike[1] < 0.95 * alike[0]
     assert [one.error for one in fitted] == pytest.approx(alike)
