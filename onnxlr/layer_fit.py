@@ -126,10 +126,10 @@ class Task:
         if self.held.start == self.rows.shape[1]:
             return self._drawn(self.options.pulls[-1])
         best: list[Array] = []
-        least = inf
+        least, lacks = inf, _lacks(self, self.wanted)
         for pull in self.options.pulls:
             lower = self._drawn(pull)
-            chain = _levelled(self, _chain(self, _dense(self, self.wanted, lower), None, None), self.wanted)
+            chain = _levelled(self, _chain(self, _dense(self, lacks, lower), None, None), self.wanted)
             found = self.loss(self.answers(chain, self.held), self.held)
             if found > (1.0 - GAIN) * least or least < EXACT:
                 break
@@ -221,11 +221,12 @@ def _judged(task: Task, chain: Chain, answers: Array) -> tuple[float, Fitted]:
 
 def _solve(task: Task, wanted: Array, choice: Choice | None, before: Chain | None) -> Chain:
     """Solve for the dense kernel, then factorize it, from the chain ``before`` where there is one."""
-    return _levelled(task, _chain(task, _dense(task, wanted, task.pulled), choice, before), wanted)
+    dense = _dense(task, _lacks(task, wanted), task.pulled)
+    return _levelled(task, _chain(task, dense, choice, before), wanted)
 
 
-def _dense(task: Task, wanted: Array, pulled: list[Array]) -> Layer:
-    """Return the dense kernel for what is ``wanted``."""
+def _lacks(task: Task, wanted: Array) -> list[Array]:
+    """Return E[y x^T] - W C, (T, D) by group: what the kernel lacks of what is ``wanted``."""
     group, _, d = task.rows.shape
     covariance, _ = task.moments
     n, t = task.fitted_rows, task.layer.shape.T
@@ -233,11 +234,14 @@ def _dense(task: Task, wanted: Array, pulled: list[Array]) -> Layer:
     apart = answers - _level(task, wanted).reshape(group, t, 1).astype(answers.dtype)
     cross = np.matmul(apart, task.rows[:, :n]).astype(np.float64) / n
     flat = task.layer.grouped().reshape(group, t, d)
-    change = [
-        cho_solve((lower, True), (x - w @ c).T, check_finite=False).T
-        for lower, x, w, c in zip(pulled, cross, flat, covariance, strict=True)
-    ]
-    return Layer((flat + np.stack(change)).reshape(task.layer.weight.shape), task.layer.geometry)
+    return [x - w @ c for x, w, c in zip(cross, flat, covariance, strict=True)]
+
+
+def _dense(task: Task, lacks: list[Array], pulled: list[Array]) -> Layer:
+    """Return the dense kernel, changed for what it ``lacks``."""
+    change = [cho_solve((lower, True), x.T, check_finite=False).T for lower, x in zip(pulled, lacks, strict=True)]
+    changed = task.layer.grouped().reshape(len(change), *change[0].shape) + np.stack(change)
+    return Layer(changed.reshape(task.layer.weight.shape), task.layer.geometry)
 
 
 def _unfitted(task: Task, choice: Choice | None, start: Chain) -> Chain:

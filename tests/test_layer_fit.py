@@ -16,6 +16,8 @@ from onnxlr_passes.sites import locate
 from tests.test_refit import PADS, model_of, node, weight
 
 if TYPE_CHECKING:
+    import pytest
+
     from onnxlr_passes.chain import Chain
 
 ROWS = 1600
@@ -95,6 +97,23 @@ def test_a_layer_is_drawn_back_as_far_as_held_out_rows_ask() -> None:
         found = lost(wanted, every)
         assert found <= min(lost(wanted, (pull,)) for pull in every) / (1.0 - GAIN)
         assert all(lost(wanted, (pull,)) > 1.02 * found for pull in ends)
+
+
+def test_a_stronger_pull_has_to_take_its_share_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = place_of(None)
+    rows, own = seen_by(place, 5)
+    noise = np.random.default_rng(5).standard_normal(own.shape).astype(np.float32)
+    wanted = own - own.mean(axis=0) + 2.0 * noise  # of many rows the noise teaches little, and pulls take off as little
+
+    def pulled() -> list[np.ndarray]:
+        return Task(place, rows, wanted, None, FitOptions()).pulled
+
+    def drawn(pull: float) -> list[np.ndarray]:
+        return Task(place, rows, wanted, None, FitOptions(pulls=(pull,))).pulled
+
+    np.testing.assert_array_equal(pulled(), drawn(FitOptions().pulls[0]))
+    monkeypatch.setattr("onnxlr.layer_fit.GAIN", 0.0)
+    assert not np.array_equal(pulled(), drawn(FitOptions().pulls[0]))
 
 
 def test_of_few_rows_a_chain_does_not_believe_what_they_never_showed() -> None:
