@@ -88,6 +88,7 @@ def rewrite(
     rank: int | str | None = None,
     data: Data | None = None,
     samples: int | None = None,
+    copies: int = 1,
     images: ImageOptions | None = None,
     memory: int | str = "4GB",
     evaluation: str | os.PathLike[str] | None = None,
@@ -129,6 +130,9 @@ def rewrite(
         Unlabelled calibration data: a path (.npz, .npy, a folder of those or of images), a CalibrationDataReader or any
         iterable of feeds; and how many samples of it to use. Factors are fitted to what the layers make of them, one
         layer after the other, an eighth of the data being held out to measure the output error on.
+    copies
+        How often each image of ``data`` is looked at: as it is, mirrored, then zoomed in on random parts. For a few
+        hundred images or less, of things that look as likely the other way round.
     images
         How image files become inputs, those of ``evaluation`` too; None for RGB in 0..1 of the size they have.
     memory
@@ -186,7 +190,7 @@ def rewrite(
     goals = Goals(max_drop, max_error, min_speedup, target_latency, keep_macs, max_size)
     if goals.searching and (energy is not None or rank is not None):
         raise UsageError("--energy and --rank leave nothing to search for", "leave them out, or the goals")
-    options, judging = data_options(data, evaluation, samples, images, memory, seed)
+    options, judging = data_options(data, evaluation, samples, images, memory, seed, copies)
     source = model_io.load(model)
     with (
         working(jobs),

@@ -31,6 +31,7 @@ def search(
     scheme: str | Sequence[str] = "auto",
     data: Data | None = None,
     samples: int | None = None,
+    copies: int = 1,
     images: ImageOptions | None = None,
     memory: int | str = "4GB",
     evaluation: str | os.PathLike[str] | None = None,
@@ -60,7 +61,7 @@ def search(
     OnnxlrError
         One of its children, each with the exit code of the command line.
     """
-    options, judging = data_options(data, evaluation, samples, images, memory, seed)
+    options, judging = data_options(data, evaluation, samples, images, memory, seed, copies)
     source = model_io.load(model)
     with (
         working(jobs),

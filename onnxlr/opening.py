@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxlr.calibration import DataOptions, ImageOptions, Memory, from_iterable, open_source, parse_memory
+from onnxlr.calibration import DataOptions, ImageOptions, Memory, copied, from_iterable, open_source, parse_memory
 from onnxlr.errors import UsageError
 from onnxlr.evaluation import open_evaluation
 from onnxlr.target import Target, graph_inputs
@@ -38,6 +38,7 @@ def data_options(
     images: ImageOptions | None,
     memory: int | str,
     seed: int,
+    copies: int = 1,
 ) -> tuple[DataOptions, DataOptions]:
     """Return how calibration and evaluation data are to be read.
 
@@ -48,11 +49,13 @@ def data_options(
     """
     if samples is not None and data is None:
         raise UsageError("--samples says how much of --data to use", "give --data as well, or leave it out")
+    if copies != 1 and data is None:
+        raise UsageError("--copies says how often to look at the images of --data", "give --data as well")
     if images is not None and not any(is_folder(path) for path in (data, evaluation)):
         raise UsageError("image options are for a folder of images", "give one as data, or leave them out")
     limit = Memory(parse_memory(memory) if isinstance(memory, str) else memory)
-    options = DataOptions(samples, seed, images or ImageOptions(), limit, varied=True)
-    return options, replace(options, samples=None, varied=False)
+    options = DataOptions(samples, seed, images or ImageOptions(), limit, varied=True, copies=copies)
+    return options, replace(options, samples=None, varied=False, copies=1)
 
 
 @contextmanager
@@ -69,7 +72,7 @@ def calibration_data(
     else:
         opened = from_iterable(data, inputs, shapes, options)
     with opened:
-        yield opened
+        yield copied(opened, inputs, options.copies, options.seed, options.image.layout)
 
 
 @contextmanager

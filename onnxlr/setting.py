@@ -36,12 +36,12 @@ def setting_of(model: Model, request: Request) -> str:
 
 
 def source_of(source: Source) -> tuple[object, ...]:
-    """Return what tells data apart: their files with sizes and times, and which samples of them are used."""
+    """Return what tells data apart: files with sizes and times, how they are read, and which samples are used."""
     found: list[object] = []
     for part in source.parts:
         path = Path(part.where)
         known = path.stat() if path.exists() else None
-        found.append((part.where, part.count, known and (known.st_size, known.st_mtime_ns)))
+        found.append((part.where, part.reading, part.count, known and (known.st_size, known.st_mtime_ns)))
     chosen = sha256(",".join(map(str, source.chosen)).encode()).hexdigest()
     return (*found, chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxlr.calibration.copies import copied
 from onnxlr.calibration.files import files_in, open_source
 from onnxlr.calibration.images import IMAGE_SUFFIXES, ImageOptions
 from onnxlr.calibration.iterable import DataReader, from_iterable
@@ -15,6 +16,7 @@ __all__ = [
     "ImageOptions",
     "Memory",
     "Source",
+    "copied",
     "files_in",
     "from_iterable",
     "open_source",

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from onnxlr.calibration.arrays import StoredArray, readable, stored_arrays
 from onnxlr.calibration.fit import check_castable, fit_shape, keys_of
 from onnxlr.calibration.images import IMAGE_SUFFIXES, open_images
-from onnxlr.calibration.source import ArrayPart, check_inputs, make_source
+from onnxlr.calibration.parts import ArrayPart
+from onnxlr.calibration.source import check_inputs, make_source
 from onnxlr.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from onnxlr.calibration.source import DataOptions, Part, Source
+    from onnxlr.calibration.parts import Part
+    from onnxlr.calibration.source import DataOptions, Source
     from onnxlr.target import Input
 
 _ARRAY_SUFFIXES = frozenset({".npz", ".npy"})

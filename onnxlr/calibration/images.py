@@ -123,6 +123,11 @@ class ImagePart:
         return str(self.folder)
 
     @property
+    def reading(self) -> str:
+        """What decides the samples beside the files."""
+        return f"{self.options} {self.given}"
+
+    @property
     def count(self) -> int:
         """Number of images."""
         return len(self.files)

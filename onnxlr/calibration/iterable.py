@@ -15,7 +15,8 @@ import numpy as np
 
 from onnxlr.calibration.arrays import StoredArray
 from onnxlr.calibration.fit import cast, fit_shape, keys_of
-from onnxlr.calibration.source import ArrayPart, check_inputs, make_source
+from onnxlr.calibration.parts import ArrayPart
+from onnxlr.calibration.source import check_inputs, make_source
 from onnxlr.errors import ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from onnxlr.calibration.fit import cast
 from onnxlr.calibration.images import ImageOptions
 from onnxlr.calibration.memory import Memory
 from onnxlr.calibration.rebatch import rebatch
@@ -19,7 +18,7 @@ from onnxlr.target.feeds import check_feedable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from onnxlr.calibration.arrays import StoredArray
+    from onnxlr.calibration.parts import Part
     from onnxlr.target import Input
 
 Array = np.ndarray[Any, Any]
@@ -45,11 +44,13 @@ class DataOptions:
         What working on the samples may take.
     varied
         Whether samples may differ in the sizes that the model leaves free; a batch then holds samples of one size.
+    copies
+        How often each image is looked at, see :mod:`onnxlr.calibration.copies`.
 
     Raises
     ------
     UsageError
-        ``samples`` below 1, or ``seed`` below 0.
+        ``samples`` or ``copies`` below 1, or ``seed`` below 0.
     """
 
     samples: int | None = None
@@ -57,35 +58,15 @@ class DataOptions:
     image: ImageOptions = field(default_factory=ImageOptions)
     memory: Memory = field(default_factory=Memory)
     varied: bool = False
+    copies: int = 1
 
     def __post_init__(self) -> None:
         if self.samples is not None and self.samples < 1:
             raise UsageError(f"--samples {self.samples}: at least one sample is needed")
+        if self.copies < 1:
+            raise UsageError(f"--copies {self.copies}: each image is needed once at least")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed}: a seed is 0 or more")
-
-
-class Part(Protocol):
-    """A file, or what is read like one: ``count`` samples, each input's of shape ``shapes`` (no sample axis)."""
-
-    @property
-    def where(self) -> str:
-        """What a message calls it."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Number of samples."""
-        ...
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        """Shape of one sample, by input name."""
-        ...
-
-    def read(self, chosen: Sequence[int], size: int) -> Iterator[dict[str, Array]]:
-        """Read the samples of the rising indices ``chosen``, at most ``size`` at a time, cast and checked."""
-        ...
 
 
 class Resource(Protocol):
@@ -93,34 +74,6 @@ class Resource(Protocol):
 
     def close(self) -> None:
         """Let go of it; a second time does nothing."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ArrayPart:
-    """Arrays that go together: one per input, as many samples in each, which ``open_source`` checks."""
-
-    where: str
-    arrays: tuple[tuple[Input, StoredArray], ...]
-
-    @property
-    def count(self) -> int:
-        """Number of samples."""
-        return self.arrays[0][1].shape[0]
-
-    @property
-    def shapes(self) -> Mapping[str, Shape]:
-        """Shape of one sample, by input name."""
-        return {item.name: array.shape[1:] for item, array in self.arrays}
-
-    def read(self, chosen: Sequence[int], size: int) -> Iterator[dict[str, Array]]:
-        """Read the samples of the rising indices ``chosen``, at most ``size`` at a time, cast and checked."""
-        streams = [array.rows(chosen, size) for _, array in self.arrays]
-        for start, rows in zip(range(0, len(chosen), size), zip(*streams, strict=True), strict=True):
-            indices = chosen[start : start + size]
-            yield {
-                item.name: cast(array.where, item, block, indices)
-                for (item, array), block in zip(self.arrays, rows, strict=True)
-            }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,6 +72,14 @@ Samples = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--samples", help="How many samples of --data to use; all by default.", min=1, show_default=False),
 ]
+Copies = Annotated[
+    int,
+    typer.Option(
+        "--copies",
+        help="How often to look at each image of --data: as it is, mirrored, then zoomed in on random parts.",
+        min=1,
+    ),
+]
 MemorySize = Annotated[
     str, typer.Option("--memory", metavar="SIZE", help="What fitting to data may take, about, as 512MB or 4GB.")
 ]

@@ -20,6 +20,7 @@ from onnxlr.cli.images import (
     image_options,
 )
 from onnxlr.cli.options import (
+    Copies,
     DataPath,
     DrawSeed,
     EvalPath,
@@ -76,6 +77,7 @@ def command(
     exclude: Exclude = None,
     data: DataPath = None,
     samples: Samples = None,
+    copies: Copies = 1,
     image_preset: ImagePreset = None,
     image_size: ImageSize = None,
     image_crop: ImageCrop = None,
@@ -172,6 +174,7 @@ def command(
             rank=rank,
             data=data,
             samples=samples,
+            copies=copies,
             images=image_options(
                 image_preset,
                 size=image_size,

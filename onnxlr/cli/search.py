@@ -19,6 +19,7 @@ from onnxlr.cli.images import (
     image_options,
 )
 from onnxlr.cli.options import (
+    Copies,
     DataPath,
     DrawSeed,
     EvalPath,
@@ -68,6 +69,7 @@ def command(
     scheme: Scheme = ["auto"],  # noqa: B006 - typer copies it
     data: DataPath = None,
     samples: Samples = None,
+    copies: Copies = 1,
     image_preset: ImagePreset = None,
     image_size: ImageSize = None,
     image_crop: ImageCrop = None,
@@ -116,6 +118,7 @@ def command(
             scheme=scheme,
             data=data,
             samples=samples,
+            copies=copies,
             images=image_options(
                 image_preset,
                 size=image_size,

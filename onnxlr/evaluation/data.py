@@ -11,7 +11,8 @@ from onnxlr.calibration.arrays import stored_arrays
 from onnxlr.calibration.files import arrays_of, files_in, open_source
 from onnxlr.calibration.fit import LABELS
 from onnxlr.calibration.images import IMAGE_SUFFIXES, open_images
-from onnxlr.calibration.source import ArrayPart, check_inputs, make_source
+from onnxlr.calibration.parts import ArrayPart
+from onnxlr.calibration.source import check_inputs, make_source
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.target.inputs import Input
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from onnxlr.calibration.source import DataOptions, Part, Source
+    from onnxlr.calibration.parts import Part
+    from onnxlr.calibration.source import DataOptions, Source
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -75,6 +77,10 @@ class _LabelledImages:
     @property
     def where(self) -> str:
         return self.images.where
+
+    @property
+    def reading(self) -> str:
+        return self.images.reading
 
     @property
     def count(self) -> int:

@@ -128,6 +128,7 @@ def _search(options: argparse.Namespace, given: Opened) -> Front:
         options.model,
         data=options.data,
         samples=options.samples,
+        copies=options.copies,
         images=given.images,
         memory=options.memory,
         evaluation=options.test,

@@ -45,6 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", type=Path, default=SAMPLE / "test.npz", help=".npz with labels, or class folders")
     parser.add_argument("--image-preset", choices=PRESETS, default="unit", help="how image files become inputs")
     parser.add_argument("--samples", type=int, help="how many samples of --data to use (default: all)")
+    parser.add_argument("--copies", type=int, default=1, help="how often each image of --data is looked at (default 1)")
     parser.add_argument("--metric", help="top1, top5, psnr, ... (default: what the labels call for)")
     parser.add_argument("--peak", type=float, default=1.0, help="largest value of a picture, for psnr (default 1)")
     parser.add_argument("--threads", type=int, default=1, help="threads within an operator (default 1)")
@@ -57,7 +58,9 @@ def opened(options: argparse.Namespace, stack: ExitStack) -> Opened:
     model = model_io.load(options.model)
     folder = is_folder(options.data) or is_folder(options.test)
     images = PRESETS[options.image_preset]() if folder else None
-    reading, judging = data_options(options.data, options.test, options.samples, images, options.memory, options.seed)
+    reading, judging = data_options(
+        options.data, options.test, options.samples, images, options.memory, options.seed, options.copies
+    )
     source = stack.enter_context(calibration_data(model, options.data, {}, reading))
     test = stack.enter_context(evaluation_data(model, options.test, {}, judging))
     if source is None or test is None:

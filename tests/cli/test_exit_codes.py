@@ -52,6 +52,7 @@ USAGE = {
     "pattern of nothing": ("--exclude 'head.' matches no node.*/body/conv0", ["--exclude", "head*"]),
     "too many threads": ("--threads 9999: this process may use", ["--threads", "9999"]),
     "samples of no data": ("--samples says how much of --data", ["--samples", "3"]),
+    "copies of no data": ("--copies says how often", ["--copies", "2"]),
     "output is input": ("is the same file as the input", ["-o", "m.onnx", "--force"]),
     "two outputs in one file": ("--save-plan and --json are the same file", ["--save-plan", "a", "--json", "./a"]),
     "report over model": ("--out and --json are the same file", ["--json", "m.lr.onnx"]),

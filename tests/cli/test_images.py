@@ -66,11 +66,13 @@ def test_a_folder_of_images_from_end_to_end(tmp_path: Path) -> None:
     refused(tmp_path, 2, "folder of images", "rewrite", "m.onnx", *QUICK, "--image-size", "16")
     refused(tmp_path, 2, "--memory lots", "rewrite", "m.onnx", *QUICK, "--data", "images", "--memory", "lots")
     made = []
-    for options in (["unit", "--jobs", "1"], ["unit", "--jobs", "2"], ["imagenet"]):
+    for options in (["unit", "--jobs", "1"], ["unit", "--jobs", "2"], ["imagenet"], ["unit", "--copies", "2"]):
         arguments = [*QUICK, *data, "--image-crop", "16x16", "--image-preset", *options]
         out = ["-o", "out.onnx", "--save-plan", "p.json", "--no-validate", "--force"]
         done = onnxlr("rewrite", "m.onnx", *arguments, *out, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
+        assert ("each of 9 images is looked at 2 times" in " ".join(done.stdout.split())) == ("--copies" in options)
         made.append(((tmp_path / "out.onnx").read_bytes(), (tmp_path / "p.json").read_bytes()))
     assert made[0] == made[1], "the number of jobs changes nothing"
     assert made[0][0] != made[2][0], "the preset does"
+    assert made[0][0] != made[3][0], "and copies do"
