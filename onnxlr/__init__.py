@@ -14,13 +14,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxlr.api import Rewrite, bench, inspect, rewrite, validate
+    from onnxlr.evaluation import SessionMetric
     from onnxlr.front import search
     from onnxlr.planning.plan import Plan
     from onnxlr.training.api import finetune
 
-_HOMES = {"Plan": "onnxlr.planning.plan", "search": "onnxlr.front", "finetune": "onnxlr.training.api"}
+_HOMES = {
+    "Plan": "onnxlr.planning.plan",
+    "SessionMetric": "onnxlr.evaluation",
+    "search": "onnxlr.front",
+    "finetune": "onnxlr.training.api",
+}
 
-__all__ = ["Plan", "Rewrite", "bench", "finetune", "inspect", "rewrite", "search", "validate"]
+__all__ = ["Plan", "Rewrite", "SessionMetric", "bench", "finetune", "inspect", "rewrite", "search", "validate"]
 
 
 def __getattr__(name: str) -> object:

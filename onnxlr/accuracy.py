@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
-from onnxlr.evaluation import drop
+from onnxlr.evaluation import SessionMetric, drop
 from onnxlr.report.searched import Accuracy
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def accuracy_of(evaluator: Evaluator, model: onnx.ModelProto) -> Accuracy:
         samples=scored.samples,
         agreement=scored.agreement,
         kl=scored.kl,
+        own=isinstance(metric, SessionMetric),
     )
 
 
@@ -64,10 +66,13 @@ def _check_drop(accuracy: Accuracy, limit: float) -> None:
     The held-out samples are looked at once, for a yes or no; no other model is chosen by them.
     """
     lost, unit = accuracy.drop, accuracy.unit
-    if lost.value - SIGMAS * lost.error > limit:
-        figure = f"{lost.value * unit.scale:.3g} ± {lost.error * unit.scale:.2g} {unit.drop_name}".rstrip()
+    known = isfinite(lost.error)
+    if lost.value - (SIGMAS * lost.error if known else 0.0) > limit:
+        spread = f" ± {lost.error * unit.scale:.2g}" if known else ""
+        figure = f"{lost.value * unit.scale:.3g}{spread} {unit.drop_name}".rstrip()
+        where = "" if accuracy.own else f" on the {accuracy.samples} samples held out"
         raise BudgetError(
-            f"the model that was chosen loses {figure} of {accuracy.metric} on the {accuracy.samples} samples held"
-            f" out, more than the {limit * unit.scale:g} allowed",
+            f"the model that was chosen loses {figure} of {accuracy.metric}{where}, more than the"
+            f" {limit * unit.scale:g} allowed",
             "give more evaluation data, or a larger --eval-share to choose by",
         )

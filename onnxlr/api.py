@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxlr.calibration import ImageOptions
+    from onnxlr.evaluation import SessionMetric
     from onnxlr.opening import Data
     from onnxlr.planning.plan import Plan
     from onnxlr.progress import Progress
@@ -92,7 +93,7 @@ def rewrite(
     images: ImageOptions | None = None,
     memory: int | str = "4GB",
     evaluation: str | os.PathLike[str] | None = None,
-    metric: str | Callable[[Any, Any], float] | None = None,
+    metric: str | SessionMetric | Callable[[Any, Any], float] | None = None,
     eval_share: float = 0.5,
     peak: float = 1.0,
     max_drop: float | None = None,
@@ -143,7 +144,8 @@ def rewrite(
     metric
         ``top1``, ``top5``, ``psnr``, ``cosine``, ``agreement`` (with the original), ``module:function``, or a callable
         of (outputs, labels) that returns a number, higher being better: ``outputs`` is the array of the only output,
-        or a dict by name. None takes what the data call for.
+        or a dict by name; or a :class:`SessionMetric`, which runs the model itself: ``evaluation`` then just tells how
+        far outputs are from the original's. None takes what the data call for.
     eval_share
         Share of the evaluation data that models are chosen by; the accuracy is reported on the others.
     peak

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxlr.calibration import ImageOptions
+    from onnxlr.evaluation import SessionMetric
     from onnxlr.opening import Data
     from onnxlr.progress import Progress
     from onnxlr.report.front import Front
@@ -35,7 +36,7 @@ def search(
     images: ImageOptions | None = None,
     memory: int | str = "4GB",
     evaluation: str | os.PathLike[str] | None = None,
-    metric: str | Callable[[Any, Any], float] | None = None,
+    metric: str | SessionMetric | Callable[[Any, Any], float] | None = None,
     eval_share: float = 0.5,
     peak: float = 1.0,
     trials: int = 24,

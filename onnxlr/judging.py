@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from onnxlr.evaluation import Evaluator, Judge, choose_metric
+from onnxlr.evaluation import Evaluator, Judge, SessionMetric, choose_metric
 
 if TYPE_CHECKING:
     from onnxlr.evaluation import EvaluationData
@@ -23,7 +23,9 @@ class Judges:
 
     def held(self) -> Evaluator:
         """Score the original on the samples that are only reported."""
-        return Evaluator(self.judge, self.rest)
+        metric = self.judge.metric
+        reported = metric.reporting() if isinstance(metric, SessionMetric) else metric
+        return Evaluator(replace(self.judge, metric=reported), self.rest)
 
 
 def judges_of(model: Model, request: Request, *, split: bool) -> Judges | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from onnxlr.calibration import Source
-    from onnxlr.evaluation import EvaluationData
+    from onnxlr.evaluation import EvaluationData, SessionMetric
     from onnxlr.planning.budget import Budget
 
 
@@ -31,8 +31,8 @@ class Evaluation:
     Parameters
     ----------
     metric
-        A built-in one by name, ``module:function``, a callable of (outputs, labels), or None for what the data call
-        for.
+        A built-in one by name, ``module:function``, a callable of (outputs, labels), a metric on sessions, or None
+        for what the data call for.
     share
         Share of the samples to choose models by, 0 to 1; the others are kept to report on.
     peak
@@ -45,7 +45,7 @@ class Evaluation:
     """
 
     data: EvaluationData
-    metric: str | Callable[[Any, Any], float] | None = None
+    metric: str | SessionMetric | Callable[[Any, Any], float] | None = None
     share: float = 0.5
     peak: float = 1.0
 

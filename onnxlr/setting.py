@@ -6,10 +6,12 @@ from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from onnxlr.evaluation import SessionMetric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from importlib.resources.abc import Traversable
 
     from onnxlr.calibration import Source
@@ -25,7 +27,7 @@ def setting_of(model: Model, request: Request) -> str:
     judged = request.evaluation
     by = judged and (
         source_of(judged.data.source),
-        judged.metric if isinstance(judged.metric, str | None) else judged.metric.__qualname__,
+        judged.metric if isinstance(judged.metric, str | None) else _name_of(judged.metric),
         judged.share,
         judged.peak,
     )
@@ -44,6 +46,12 @@ def source_of(source: Source) -> tuple[object, ...]:
         found.append((part.where, part.reading, part.count, known and (known.st_size, known.st_mtime_ns)))
     chosen = sha256(",".join(map(str, source.chosen)).encode()).hexdigest()
     return (*found, chosen)
+
+
+def _name_of(metric: SessionMetric | Callable[[Any, Any], float]) -> str:
+    if isinstance(metric, SessionMetric):
+        return f"{metric.name} on a session"
+    return str(getattr(metric, "__qualname__", type(metric).__name__))
 
 
 def kept_at(request: Request, setting: str) -> Path | None:

@@ -6,6 +6,7 @@ from onnxlr.evaluation.data import EvaluationData, open_evaluation
 from onnxlr.evaluation.estimates import Estimate, Scored, drop, within
 from onnxlr.evaluation.evaluate import Evaluator, Judge, choose_metric
 from onnxlr.evaluation.metrics import METRICS, Metric, Unit
+from onnxlr.evaluation.on_session import SessionMetric
 
 __all__ = [
     "METRICS",
@@ -15,6 +16,7 @@ __all__ = [
     "Judge",
     "Metric",
     "Scored",
+    "SessionMetric",
     "Unit",
     "choose_metric",
     "drop",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from onnxlr.errors import ModelError, UsageError
 from onnxlr.evaluation.custom import load_function
 from onnxlr.evaluation.estimates import Scored
 from onnxlr.evaluation.metrics import WholeSet, agreement, built_in, default_name, divergence
+from onnxlr.evaluation.on_session import SessionMetric
 from onnxlr.model_io import runnable
 from onnxlr.target import run
 from onnxlr.validation.numeric import is_class_scores
@@ -37,7 +38,7 @@ KEEP_BYTES = 1 << 29
 class Judge:
     """The metric, the original model and how to run models."""
 
-    metric: Metric
+    metric: Metric | SessionMetric
     original: onnx.ModelProto
     folder: Path | None
     target: Target
@@ -67,8 +68,8 @@ class Evaluator:
         UsageError
             When a metric of the user's own returns no number.
         """
-        sums = _Sums(self.judge.metric)
-        judge = self.judge
+        judge, own = self.judge, self.judge.metric
+        sums = _Sums(None if isinstance(own, SessionMetric) else own)
         with runnable(model, judge.folder) as source:
             session = judge.target.session(source)
             names = [output.name for output in session.get_outputs()]
@@ -79,7 +80,10 @@ class Evaluator:
                 sums.add(dict(zip(names, outputs, strict=True)), labels, outputs[0] if first is None else first)
                 done += len(outputs[0])
                 progress(done / self.data.count)
-        return sums.result()
+            if not isinstance(own, SessionMetric):
+                return sums.result()
+            value, parts = own.of(session)
+            return replace(sums.result(), value=value, parts=parts)
 
     def _remember(self, output: Array) -> Array:
         """Keep the original's output, or forget all of them where they become too large."""
@@ -105,9 +109,9 @@ class Evaluator:
 
 
 class _Sums:
-    """What one model's outputs have come to so far."""
+    """What one model's outputs have come to so far; without a metric, how far they are from the original's."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric | None) -> None:
         self.metric = metric
         self.parts: list[Array] = []
         self.outputs: list[dict[str, Array]] = []
@@ -122,12 +126,13 @@ class _Sums:
         if first.shape != reference.shape or first.dtype.kind != "f":
             text = f"the first output has shape {first.shape} and type {first.dtype}, the original's {reference.shape}"
             raise ModelError(text, "only floating-point outputs of one size can be judged")
-        answers = reference if self.metric.against_original or labels is None else labels
-        if self.metric.whole:
-            self.outputs.append(outputs)
-            self.answers.append(answers)
-        else:
-            self.parts.append(self.metric.score(outputs, answers)[1])
+        if self.metric is not None:
+            answers = reference if self.metric.against_original or labels is None else labels
+            if self.metric.whole:
+                self.outputs.append(outputs)
+                self.answers.append(answers)
+            else:
+                self.parts.append(self.metric.score(outputs, answers)[1])
         self.samples += len(first)
         if is_class_scores(first):
             self.same.append(agreement(first, reference))
@@ -137,7 +142,9 @@ class _Sums:
         self.reference2 += float(old @ old)
 
     def result(self) -> Scored:
-        if self.metric.whole:
+        if self.metric is None:
+            value, parts = float("nan"), np.zeros(0)
+        elif self.metric.whole:
             joined = {name: np.concatenate([one[name] for one in self.outputs]) for name in self.outputs[0]}
             value, parts = self.metric.score(joined, np.concatenate(self.answers))
         else:
@@ -156,13 +163,13 @@ class _Sums:
 
 
 def choose_metric(
-    wanted: str | Callable[[Any, Any], float] | None,
+    wanted: str | SessionMetric | Callable[[Any, Any], float] | None,
     original: onnx.ModelProto,
     folder: Path | None,
     target: Target,
     data: EvaluationData,
     peak: float,
-) -> Metric:
+) -> Metric | SessionMetric:
     """Return the metric: a built-in one by name, ``module:function``, a callable, or what the data call for.
 
     Raises
@@ -170,6 +177,8 @@ def choose_metric(
     UsageError
         When there is no such metric, or none is plainly meant.
     """
+    if isinstance(wanted, SessionMetric):
+        return wanted
     if callable(wanted):
         return WholeSet(getattr(wanted, "__name__", "metric"), wanted)
     if wanted is not None and ":" in wanted:

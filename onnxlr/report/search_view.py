@@ -95,9 +95,11 @@ def render_accuracy(accuracy: Accuracy) -> list[RenderableType]:
         Cell(_estimate(accuracy.new, unit)),
         Cell(_estimate(accuracy.drop, unit, drop=True)),
     )
-    line = f"{accuracy.samples} samples that no model was chosen by; ± is one standard error, of the drop a paired one"
+    where = "samples of the metric's own" if accuracy.own else f"{accuracy.samples} samples that no model was chosen by"
+    line = f"{where}; ± is one standard error, of the drop a paired one"
     if accuracy.agreement is not None and accuracy.kl is not None:
         line += f"; same class as the original {accuracy.agreement:.2%}, KL {accuracy.kl:.3g} nats"
+        line += f" on {accuracy.samples} samples that no model was chosen by" if accuracy.own else ""
     return [Table(columns, (row,)), Text(line, style="dim")]
 
 
@@ -105,6 +107,11 @@ def protocol_line(protocol: Protocol) -> str:
     """Say what was judged by what."""
     if not protocol.choosing:
         return "no evaluation data: judged by the relative L2 error of the outputs; accuracy not proven"
+    if protocol.own:
+        return (
+            f"chosen by {protocol.metric} on samples of its own and by the loss that is likely where outputs differ as"
+            f" much on {protocol.choosing} samples drawn with seed {protocol.seed}"
+        )
     return (
         f"chosen by {protocol.metric} on {protocol.choosing} samples drawn with seed {protocol.seed} and by the loss"
         f" that is likely where outputs differ as much; the other {protocol.held} are only reported on"

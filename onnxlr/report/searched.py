@@ -95,7 +95,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Original and new model on the same samples, in the metric's unit."""
+    """Original and new model on the same samples, in the metric's unit; ``own`` where the metric brought others."""
 
     metric: str
     unit: Unit
@@ -105,13 +105,15 @@ class Accuracy:
     samples: int
     agreement: float | None
     kl: float | None
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """What models were judged by: on ``choosing`` samples while choosing, on ``held`` others at the end.
 
-    Both are 0, and ``metric`` is the relative L2 error of the outputs, where there were no evaluation data.
+    Both are 0, and ``metric`` is the relative L2 error of the outputs, where there were no evaluation data. ``own``
+    where the metric brought samples of its own: outputs alone were compared on these.
     """
 
     metric: str
@@ -119,6 +121,7 @@ class Protocol:
     choosing: int
     held: int
     seed: int
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from onnxlr.cost.measured import measure, scaled
 from onnxlr.errors import BudgetError
+from onnxlr.evaluation import SessionMetric
 from onnxlr.evaluation.metrics import PLAIN
 from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.report.searched import Protocol, Searched
@@ -243,7 +244,9 @@ def protocol_of(task: Task) -> Protocol:
     if task.choosing is None:
         return Protocol("relative L2 error of the outputs", PLAIN, 0, 0, task.seed)
     metric = task.choosing.judge.metric
-    return Protocol(metric.name, metric.unit, task.choosing.data.count, task.held, task.seed)
+    return Protocol(
+        metric.name, metric.unit, task.choosing.data.count, task.held, task.seed, isinstance(metric, SessionMetric)
+    )
 
 
 def unmet(task: Task, course: Course) -> BudgetError:
