@@ -7,8 +7,8 @@ threshold on every layer's energy (``basis``), EVBMF ranks (``tucker2``), and a 
 All get the data and the fits that ``onnxlr search`` has: what is compared is the choice. Every model is timed in turns
 with the original (one thread by its own clock), and judged on evaluation samples that nothing was chosen by. For each
 of theirs, the model of the search that is no slower (within ``--slack``) and likely to lose least, by the samples it
-was chosen by, stands beside it. Returns 1 when one of theirs is more accurate by more than two standard errors. The
-search goes on where it was when the same command is given again.
+was chosen by, stands beside it. Returns 1 when one of theirs is more accurate by more than two standard errors. All
+goes on where it was when the same command is given again, or one with more trials.
 """
 
 # ruff: noqa: T201
@@ -19,6 +19,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,7 @@ class Row:
     faster: float
     lost: float
     lost_error: float
+    plan: str
 
     def text(self, unit: Unit) -> str:
         """Return one line."""
@@ -84,21 +86,63 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
     metric = choose_metric(options.metric, model.proto, model.folder, target, held, options.peak)
     judge = Evaluator(Judge(metric, model.proto, model.folder, target), held)
     subject = look(model, target, given.source, options.seed)
-    rows: list[Row] = []
+    record = _Record(options.json, _setting(options, model.sha256))
 
-    def tried(way: str, strength: str, choices: Sequence[Choice]) -> Row:
-        made = refitted(subject, choices, target).proto
-        lost = drop(judge.original, judge.score(made))
-        faster = _faster(model.proto, made, target, subject.prepared)
-        rows.append(Row(way, strength, faster, lost.value, lost.error))
-        print(rows[-1].text(metric.unit), flush=True)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps([asdict(one) for one in rows], indent=1) + "\n", encoding="utf-8")
-        return rows[-1]
+    def tried(way: str, strength: str, chosen: Callable[[], Sequence[Choice]], plan: str | None = None) -> Row:
+        row = record.of(way, strength, plan)
+        if row is None:
+            choices = chosen()
+            made = refitted(subject, choices, target).proto
+            lost = drop(judge.original, judge.score(made))
+            faster = _faster(model.proto, made, target, subject.prepared)
+            row = Row(way, strength, faster, lost.value, lost.error, _digest(choices))
+            record.add(row)
+        print(row.text(metric.unit), flush=True)
+        return row
 
-    theirs = [tried(way, strength, choices) for way, strength, choices in _others(subject)]
-    ours = _Front(_search(options, given), partial(tried, OURS))
+    theirs = []
+    for way, strength, chosen in _others(subject):
+        try:
+            theirs.append(tried(way, strength, chosen))
+        except BudgetError as error:
+            print(f"{way} {strength}: {error}")
+    ours = _Front(_search(options, given), lambda name, choices: tried(OURS, name, lambda: choices, _digest(choices)))
     return _verdict(theirs, [ours.beside(row, options.slack) for row in theirs], metric.unit, options.slack)
+
+
+def _digest(choices: Sequence[Choice]) -> str:
+    return sha256(repr(tuple(choices)).encode()).hexdigest()[:16]
+
+
+class _Record:
+    """The rows measured so far, in a file; those of another setting are forgotten."""
+
+    def __init__(self, path: Path, setting: dict[str, object]) -> None:
+        self.path, self.setting = path, setting
+        self.rows: list[Row] = []
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["setting"] == setting:
+                self.rows = [Row(**row) for row in found["rows"]]
+
+    def of(self, way: str, strength: str, plan: str | None = None) -> Row | None:
+        """Return the row of this name and, where it is said, of this plan."""
+        same = (row for row in self.rows if (row.way, row.strength) == (way, strength) and plan in {None, row.plan})
+        return next(same, None)
+
+    def add(self, row: Row) -> None:
+        """Add one and write all."""
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"setting": self.setting, "rows": [asdict(one) for one in self.rows]}
+        self.path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _setting(options: argparse.Namespace, model: str) -> dict[str, object]:
+    """Return what rows depend on, by option; a change of the code is the user's to know."""
+    names = ("samples", "copies", "image_preset", "metric", "peak", "threads", "memory", "eval_share", "seed")
+    paths = {name: str(getattr(options, name)) for name in ("data", "test")}
+    return {"model": model, **paths, **{name: getattr(options, name) for name in names}}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,11 +187,11 @@ def _search(options: argparse.Namespace, given: Opened) -> Front:
     )
 
 
-def _others(subject: Subject) -> Iterator[tuple[str, str, Sequence[Choice]]]:
-    """Yield the ranks that other ways choose; what a way cannot do is said and left out."""
+def _others(subject: Subject) -> Iterator[tuple[str, str, Callable[[], Sequence[Choice]]]]:
+    """Yield the other ways at several strengths, each with what chooses its ranks."""
     prepared, views = subject.prepared, subject.calibration.views
     for share in UNIFORM:
-        yield "uniform rank", f"{share:g}", _uniform(prepared, share)
+        yield "uniform rank", f"{share:g}", partial(_uniform, prepared, share)
 
     def choices(budget: Energy | Evbmf, family: str) -> Sequence[Choice]:
         return choose(
@@ -161,15 +205,10 @@ def _others(subject: Subject) -> Iterator[tuple[str, str, Sequence[Choice]]]:
         )
 
     for energy in ENERGY:
-        yield "energy", f"{energy:g}", choices(Energy(energy), "basis")
-    yield "EVBMF Tucker", "", choices(Evbmf(), "tucker2")
+        yield "energy", f"{energy:g}", partial(choices, Energy(energy), "basis")
+    yield "EVBMF Tucker", "", partial(choices, Evbmf(), "tucker2")
     for keep in MACS:
-        try:
-            found = knapsack_choices(subject, "auto", keep)
-        except BudgetError as error:
-            print(f"MACs {keep:g}: {error}")
-        else:
-            yield "MACs", f"{keep:g}", found
+        yield "MACs", f"{keep:g}", partial(knapsack_choices, subject, "auto", keep)
 
 
 def _uniform(prepared: Prepared, share: float) -> tuple[Choice, ...]:
