@@ -7,8 +7,8 @@ threshold on every layer's energy (``basis``), EVBMF ranks (``tucker2``), and a 
 All get the data and the fits that ``onnxlr search`` has: what is compared is the choice. Every model is timed in turns
 with the original (one thread by its own clock), and judged on evaluation samples that nothing was chosen by. For each
 of theirs, the model of the search that is no slower (within ``--slack``) and likely to lose least, by the samples it
-was chosen by, stands beside it. Returns 1 when one of theirs is more accurate by more than two standard errors. All
-goes on where it was when the same command is given again, or one with more trials.
+was chosen by, stands beside it. Returns 1 when one of theirs is more accurate by more than two standard errors. Models
+measured before are not made again by the same command, or by one with more trials; a search broken off goes on.
 """
 
 # ruff: noqa: T201
