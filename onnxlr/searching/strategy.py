@@ -36,6 +36,8 @@ MISSED = 0.15
 """A trial this far from the speed that was asked for, relative, counts at the speed it got."""
 HOPELESS = 30.0
 """A first trial that loses this many times the limit is followed by the mildest plan: it may be no use to go on."""
+TURN = 2
+"""After as many steps back, all in vain, the mildest plan is tried as well."""
 FAR = 8.0
 """Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
 
@@ -126,7 +128,7 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
         ahead: float = (max(limit, 1e-6) / loss[low]) ** POWER
         return min(low * min(max(ahead, 1.25), 2.0), top)
     last = seen[-1][1] / max(limit, 1e-6)
-    if low == 0.0 and (last > HOPELESS or (len(seen) > 1 and last > 2.0)):  # is there anything at all?
+    if low == 0.0 and (last > HOPELESS or (len(seen) > TURN and last > 2.0)):  # is there anything at all?
         return MILD * 0.99
     if low == 0.0:
         back: float = (max(limit, 1e-6) / loss[high]) ** POWER
