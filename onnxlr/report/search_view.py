@@ -30,14 +30,20 @@ def render_search(found: Searched, macs: int) -> list[RenderableType]:
         trials_table(found.trials, found.protocol, macs, found.chosen),
         Text(protocol_line(found.protocol), style="dim"),
         Text(),
-        Text("predicted and realised, milliseconds a run in the whole model", style="bold"),
-        _layers(found.trial.layers),
+        *_realised(found.trial.layers),
     ]
     parts += [Text(printable(note), style="dim") for note in found.notes]
     if found.reverted:
         names = printable(", ".join(found.reverted))
         parts.append(Text(f"back to dense, not faster in the whole model: {names}", style="dim"))
     return parts
+
+
+def _realised(layers: Sequence[LayerTime]) -> list[RenderableType]:
+    """Return what each layer was predicted to take and takes, where the provider tells nodes apart."""
+    if all(layer.realised_ms is None for layer in layers):
+        return [Text("the provider does not tell what single nodes take", style="dim")]
+    return [Text("predicted and realised, milliseconds a run in the whole model", style="bold"), _layers(layers)]
 
 
 def trials_table(trials: Sequence[Trial], protocol: Protocol, macs: int, chosen: int | None = None) -> Table:

@@ -58,6 +58,14 @@ def text(parts: Sequence[RenderableType]) -> str:
     return file.getvalue()
 
 
+def test_a_provider_that_tells_no_nodes_apart_has_no_table_of_them() -> None:
+    blind = replace(TRIAL, layers=tuple(replace(layer, dense_ms=None, realised_ms=None) for layer in TRIAL.layers))
+    shown = text(render_search(replace(SEARCHED, trials=(blind,)), 100))
+    assert "does not tell what single nodes take" in shown
+    assert "predicted and realised" not in shown
+    assert "predicted and realised" in text(render_search(SEARCHED, 100))
+
+
 def test_trials_layers_and_protocol_are_told() -> None:
     shown = text(render_search(SEARCHED, 100))
     for words in (
