@@ -1,6 +1,6 @@
 """Choosing by measured latency and accuracy against other ways to choose ranks, at equal measured latency.
 
-    python -m tests.benchmarks.bench_alternatives [--model MODEL --data PATH --test PATH] [--trials 16]
+    python -m tests.benchmarks.bench_alternatives [--model MODEL --data PATH --test PATH] [--trials 24]
 
 Four ways to choose ranks make models of several strengths each: one share of the full rank everywhere (``tucker2``), a
 threshold on every layer's energy (``basis``), EVBMF ranks (``tucker2``), and a knapsack on MACs over all families.
@@ -260,7 +260,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--eval-share", type=float, default=0.5, help="share of the test samples that ours is chosen by"
     )
-    parser.add_argument("--trials", type=int, default=16, help="models the search may build (default 16)")
+    parser.add_argument("--trials", type=int, default=24, help="models the search may build (default 24)")
     parser.add_argument("--slack", type=float, default=0.02, help="latencies this close are equal (default 0.02)")
     parser.add_argument("--json", type=Path, default=Path("build/bench/alternatives.json"), help="file for all figures")
     return parser.parse_args()
