@@ -29,8 +29,8 @@ LEAST_AREA = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at an image: the part of it, as shares of its height and width, and whether it is mirrored."""
+class Crop:
+    """A part of an image, as shares of its height and width, and whether it is mirrored."""
 
     top: float = 0.0
     left: float = 0.0
@@ -38,25 +38,25 @@ class Look:
     mirrored: bool = False
 
 
-def look_at(seed: int, sample: int, copy: int) -> Look:
-    """Return the look of one copy: the image itself, its mirror image, then random parts, each sample its own."""
+def crop_of(seed: int, sample: int, copy: int) -> Crop:
+    """Return what one copy shows: the image itself, its mirror image, then random parts, each sample its own."""
     if copy < 2:
-        return Look(mirrored=copy == 1)
+        return Crop(mirrored=copy == 1)
     rng = np.random.default_rng([seed, sample, copy])
     side = float(np.sqrt(rng.uniform(LEAST_AREA, 1.0)))
     top, left = rng.uniform(0.0, 1.0 - side, 2).tolist()
-    return Look(top, left, side, bool(rng.random() < 0.5))
+    return Crop(top, left, side, bool(rng.random() < 0.5))
 
 
-def seen(image: Array, look: Look, layout: Layout) -> Array:
-    """Return what ``look`` shows of an image, (c, h, w) or (h, w, c), in its size and dtype; bilinear."""
+def cropped(image: Array, crop: Crop, layout: Layout) -> Array:
+    """Return this part of an image, (c, h, w) or (h, w, c), in the image's size and dtype; bilinear."""
     planes = image if layout == "NCHW" else np.moveaxis(image, -1, 0)
-    if look.side < 1.0:
+    if crop.side < 1.0:
         height, width = planes.shape[1:]
-        down, across = _zoom(height, look.top, look.side), _zoom(width, look.left, look.side)
+        down, across = _zoom(height, crop.top, crop.side), _zoom(width, crop.left, crop.side)
         zoomed = down @ planes.astype(np.float32) @ across.T
         planes = (np.rint(zoomed) if image.dtype.kind in "iu" else zoomed).astype(image.dtype)
-    if look.mirrored:
+    if crop.mirrored:
         planes = planes[:, :, ::-1]
     return planes if layout == "NCHW" else np.moveaxis(planes, 0, -1)
 
@@ -112,15 +112,15 @@ class CopiedPart:
         samples = iter(wanted.items())
         for block in self.part.read(list(wanted), max(size // self.copies, 1)):
             count = len(next(iter(block.values())))
-            looks = [
-                (place, look_at(self.seed, sample, copy))
+            crops = [
+                (place, crop_of(self.seed, sample, copy))
                 for place, (sample, copies) in enumerate(islice(samples, count))
                 for copy in copies
             ]
-            for start in range(0, len(looks), size):
+            for start in range(0, len(crops), size):
                 yield {
                     name: np.stack(
-                        [seen(array[place], look, self.layout) for place, look in looks[start : start + size]]
+                        [cropped(array[place], crop, self.layout) for place, crop in crops[start : start + size]]
                     )
                     for name, array in block.items()
                 }

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from onnxlr.calibration import DataOptions, ImageOptions, Source, copied, open_source
-from onnxlr.calibration.copies import LEAST_AREA, Look, look_at, seen
+from onnxlr.calibration.copies import LEAST_AREA, Crop, crop_of, cropped
 from onnxlr.errors import UsageError
 from onnxlr.setting import source_of
 from onnxlr.target import Input
@@ -63,32 +63,32 @@ def test_a_sample_has_the_same_copies_whichever_are_used(tmp_path: Path) -> None
 
 @given(sample=st.integers(0, 99), copy=st.integers(2, 9))
 def test_a_part_lies_within_its_image(sample: int, copy: int) -> None:
-    look = look_at(0, sample, copy)
-    assert LEAST_AREA <= look.side**2 <= 1.0
-    assert min(look.top, look.left) >= 0.0
-    assert max(look.top, look.left) + look.side <= 1.0 + 1e-12
+    crop = crop_of(0, sample, copy)
+    assert LEAST_AREA <= crop.side**2 <= 1.0
+    assert min(crop.top, crop.left) >= 0.0
+    assert max(crop.top, crop.left) + crop.side <= 1.0 + 1e-12
 
 
 def test_a_part_fills_the_image() -> None:
     """Bilinear interpolation gives a ramp back exactly: half of 8 pixels, from the third on, is 1.75 to 5.25."""
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 8, 8))
-    part = seen(ramp, Look(top=0.0, left=0.25, side=0.5), "NCHW")
+    part = cropped(ramp, Crop(top=0.0, left=0.25, side=0.5), "NCHW")
     np.testing.assert_allclose(part[0, 0], np.arange(1.75, 5.5, 0.5), atol=1e-6)
-    down = seen(ramp.transpose(0, 2, 1), Look(top=0.25, left=0.0, side=0.5, mirrored=True), "NCHW")
+    down = cropped(ramp.transpose(0, 2, 1), Crop(top=0.25, left=0.0, side=0.5, mirrored=True), "NCHW")
     np.testing.assert_allclose(down[0, :, 0], np.arange(1.75, 5.5, 0.5), atol=1e-6)
-    corner = seen(ramp, Look(top=0.0, left=0.0, side=0.5), "NCHW")
+    corner = cropped(ramp, Crop(top=0.0, left=0.0, side=0.5), "NCHW")
     np.testing.assert_allclose(corner[0, 0], [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25], atol=1e-6)
 
 
 def test_channels_may_come_last_and_pixels_be_whole_numbers() -> None:
     image = np.random.default_rng(0).integers(0, 256, (3, 6, 9)).astype(np.uint8)
-    look = Look(0.1, 0.2, 0.75, mirrored=True)
-    first, last = seen(image, look, "NCHW"), seen(image.transpose(1, 2, 0), look, "NHWC")
+    crop = Crop(0.1, 0.2, 0.75, mirrored=True)
+    first, last = cropped(image, crop, "NCHW"), cropped(image.transpose(1, 2, 0), crop, "NHWC")
     assert first.dtype == np.uint8
     np.testing.assert_array_equal(first, last.transpose(2, 0, 1))
-    rounded = seen(image.astype(np.float32), look, "NCHW")
+    rounded = cropped(image.astype(np.float32), crop, "NCHW")
     assert np.abs(first - rounded).max() <= 0.5 + 1e-4
-    np.testing.assert_array_equal(seen(np.full((1, 1, 5), 7.0, np.float32), look, "NCHW"), np.full((1, 1, 5), 7.0))
+    np.testing.assert_array_equal(cropped(np.full((1, 1, 5), 7.0, np.float32), crop, "NCHW"), np.full((1, 1, 5), 7.0))
 
 
 def test_only_images_are_copied(tmp_path: Path) -> None:
