@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,8 +36,16 @@ class SessionMetric:
 
     choose: Score
     report: Score
-    unit: Unit = PLAIN
-    against_original: bool = True
+
+    @property
+    def unit(self) -> Unit:
+        """How its figures are shown: as they are."""
+        return PLAIN
+
+    @property
+    def against_original(self) -> bool:
+        """It needs no labels: what outputs are compared with is the original's."""
+        return True
 
     @property
     def name(self) -> str:
@@ -46,7 +54,7 @@ class SessionMetric:
 
     def reporting(self) -> SessionMetric:
         """Return the metric that the model taken is reported by."""
-        return replace(self, choose=self.report)
+        return SessionMetric(self.report, self.report)
 
     def of(self, session: ort.InferenceSession) -> tuple[float, Array]:
         """Return the value and the samples' scores; without those, the value alone.

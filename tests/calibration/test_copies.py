@@ -69,6 +69,14 @@ def test_a_part_lies_within_its_image(sample: int, copy: int) -> None:
     assert max(crop.top, crop.left) + crop.side <= 1.0 + 1e-12
 
 
+def test_parts_are_mirrored_as_often_as_not_and_each_its_own() -> None:
+    crops = [crop_of(seed, sample, copy) for seed in range(2) for sample in range(50) for copy in (2, 3)]
+    assert len(set(crops)) == len(crops)
+    assert 70 < sum(crop.mirrored for crop in crops) < 130
+    assert min(crop.side for crop in crops) < 0.75
+    assert max(crop.side for crop in crops) > 0.95
+
+
 def test_a_part_fills_the_image() -> None:
     """Bilinear interpolation gives a ramp back exactly: half of 8 pixels, from the third on, is 1.75 to 5.25."""
     ramp = np.broadcast_to(np.arange(8, dtype=np.float32), (1, 8, 8))

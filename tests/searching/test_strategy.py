@@ -83,6 +83,15 @@ def test_a_search_by_few_samples_holds_its_limit_on_others(monkeypatch: pytest.M
     assert beyond(0.1) >= 4
 
 
+def test_a_bracket_steps_back_twice_before_it_tries_the_mildest_plan() -> None:
+    tried = course(Plant({}, table([2.0] * 4)), Goals(max_drop=0.2), 8)
+    bracket(tried, tried.goals)
+    first, second, third, fourth = (trial.faster for trial in tried.trials[:4])
+    assert first > second > third > 1.4, "steps back, in proportion to what was lost"
+    assert fourth < 1.2, "the mildest, as neither held what it promised"
+    assert all(trial.loss > 2.0 * 0.2 for trial in tried.trials[:3])
+
+
 def test_a_lucky_first_trial_does_not_keep_the_bracket_above_the_limit() -> None:
     """Measured to lose 0.8 of the limit, it loses 1.6 times that, as later trials show."""
     _, probe = noisy(1.0, (), each=2)
