@@ -123,7 +123,8 @@ def rewrite(
     model
         Path of an .onnx file, or a ModelProto, which is not changed.
     scheme
-        ``auto`` (all families) or any of basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d.
+        ``auto`` (all families; of winograd, which is exact, only where goals have latency measured) or any of basis,
+        projection, separable, tucker2, cp3, cp4, mixed, asym3d and winograd.
     keep_macs, energy, rank
         How much, one of: share of the model's multiply-adds to keep (default 0.5); share of every kernel's squared
         norm to keep; this very rank on every layer (or ``"evbmf"``: the rank that stands above the noise).

@@ -117,7 +117,8 @@ def check_choice(choice: Choice, shape: LayerShape) -> Scheme:
         )
     full = scheme.full_rank(shape)
     fits = len(choice.ranks) == len(full) and all(r <= f for r, f in zip(choice.ranks, full, strict=True))
-    if not fits or not any(choice.ranks) or (0 in choice.ranks and scheme.family != "mixed"):
+    still = scheme.family == "winograd" and set(choice.ranks) == {1}  # every output by itself is no tile
+    if not fits or still or not any(choice.ranks) or (0 in choice.ranks and scheme.family != "mixed"):
         raise UsageError(
             f"{choice.node}: {scheme.name} has no ranks {list(choice.ranks)} here", f"at most {list(full)}"
         )

@@ -139,7 +139,7 @@ def task_of(
         model=model,
         prepared=prepared,
         calibration=calibration,
-        schemes=by_family(request.schemes),
+        schemes=by_family(request.schemes, measured=True),
         target=request.target,
         choosing=None if judges is None else judges.choosing,
         held=0 if judges is None else judges.rest.count,

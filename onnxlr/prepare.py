@@ -15,6 +15,7 @@ from onnxlr_passes.fold_batchnorm import FoldBatchNorm
 from onnxlr_passes.fold_pad import FoldPad
 from onnxlr_passes.simplify import Simplify
 from onnxlr_passes.sites import Skipped, locate
+from onnxlr_passes.tiled import tileable
 from onnxlr_passes.unlist_initializers import UnlistInitializers
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def prepare(model: Model, target: Target, selection: Selection, *, simplify: boo
     _check_patterns(selection, [*(site.label for site in sites), *(other.label for other in skipped)])
     counted = [*sites, *(other.site for other in skipped if other.site is not None)]
     seen = extents(proto, shapes, {site.key: site.geometry for site in counted})
+    able = tileable(proto, sites)
     workloads: list[Workload] = []
     left = list(skipped)
     for site in sites:
@@ -102,7 +104,7 @@ def prepare(model: Model, target: Target, selection: Selection, *, simplify: boo
         elif reason is not None:
             left.append(Skipped(site.key, site.label, site.op, reason, site))
         else:
-            workloads.append(Workload(site, seen[site.key]))
+            workloads.append(Workload(site, seen[site.key], site.key in able))
     other = sum(seen[o.site.key].dense_macs(o.site) for o in left if o.site is not None and o.site.key in seen)
     return Prepared(proto, tuple(workloads), tuple(left), other, shapes, tuple(changes))
 

@@ -66,7 +66,7 @@ def refit(
         task = _task(walker, place, where, seen[key], outlooks.get(key), options, corrected=corrected)
         with blas_for(task.rows.shape[2]):
             found[key] = fit_layer(task, choice, drafts.get(key))
-        walker.replace(key, found[key].chain)
+        walker.replace(key, found[key].chain.untiled())
         progress(done / len(looks))
     return found
 

@@ -70,7 +70,7 @@ def _stays(prepared: Prepared, plan: Plan, request: Request) -> tuple[SkippedRow
     """Return every Conv, Gemm and MatMul that stays as it is, with the reason."""
     planned = {choice.site for choice in plan.choices}
     left = [workload for workload in prepared.workloads if workload.site.key not in planned]
-    schemes = by_family(request.schemes)
+    schemes = by_family(request.schemes, measured=request.goals.searching)
     return (
         *(SkippedRow(other.label, other.op, other.reason) for other in prepared.skipped),
         *(SkippedRow(one.site.label, one.site.op, _why(one, schemes, request)) for one in left),
@@ -80,7 +80,7 @@ def _stays(prepared: Prepared, plan: Plan, request: Request) -> tuple[SkippedRow
 def _why(workload: Workload, schemes: Sequence[Scheme], request: Request) -> str:
     if request.plan is not None:
         return "not in the plan"
-    refusals = [scheme.refusal(workload.shape) for scheme in schemes]
+    refusals = [workload.refusal(scheme) for scheme in schemes]
     known = list(dict.fromkeys(refusal for refusal in refusals if refusal is not None))
     if None not in refusals:
         return "no scheme applies: " + "; ".join(known)

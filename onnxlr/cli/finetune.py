@@ -8,6 +8,17 @@ from typing import Annotated, Optional
 
 import typer
 
+from onnxlr.cli.images import (
+    ImageCrop,
+    ImageLayout,
+    ImageMean,
+    ImageOrder,
+    ImagePreset,
+    ImageScale,
+    ImageSize,
+    ImageStd,
+    image_options,
+)
 from onnxlr.cli.options import (
     Force,
     JsonFile,
@@ -52,6 +63,14 @@ def command(
         typer.Option("--out", "-o", help="Where to write; default MODEL with .ft.onnx.", show_default=False),
     ] = None,
     samples: Samples = None,
+    image_preset: ImagePreset = None,
+    image_size: ImageSize = None,
+    image_crop: ImageCrop = None,
+    image_mean: ImageMean = None,
+    image_std: ImageStd = None,
+    image_scale: ImageScale = None,
+    image_layout: ImageLayout = None,
+    image_order: ImageOrder = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training part, end to end.", min=0)] = 10,
     block_epochs: Annotated[
         int, typer.Option("--block-epochs", help="Passes before that, each rewritten layer alone.", min=0)
@@ -158,6 +177,16 @@ def command(
             data=data,
             labels=labels,
             samples=samples,
+            images=image_options(
+                image_preset,
+                size=image_size,
+                crop=image_crop,
+                mean=image_mean,
+                std=image_std,
+                scale=image_scale,
+                layout=image_layout,
+                order=image_order,
+            ),
             options=options,
             threads=threads,
             checkpoint=saved,

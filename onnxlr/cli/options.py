@@ -48,7 +48,8 @@ DrawSeed = Annotated[
 Scheme = Annotated[
     list[str],
     typer.Option(
-        "--scheme", help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d; may be repeated."
+        "--scheme",
+        help="auto, or basis, projection, separable, tucker2, cp3, cp4, mixed, asym3d, winograd; may be repeated.",
     ),
 ]
 Include = Annotated[

@@ -86,6 +86,7 @@ def _build(chain: Chain, block: int) -> tuple[Any, ...]:
             (
                 stage.geometry.kernel,
                 stage.geometry.strides,
+                stage.tile,
                 stage.weight.shape[1] == 1,
                 stage.out_channels if stage.out_channels % block else 0,
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnxlr_passes.chain import Chain
+    from onnxlr_passes.chain import Chain, Stage
     from onnxlr_passes.extents import Extent
     from onnxlr_passes.geometry import Geometry
     from onnxlr_passes.sites import Site
@@ -56,10 +56,16 @@ def placement_of(site: Site, extent: Extent) -> Placement:
 def chain_key(chain: Chain) -> str:
     """Return a text that only chains of equal stages share, whatever their weights."""
     steps = (
-        " | ".join(f"{'x'.join(map(str, stage.weight.shape))} {_geometry(stage.geometry)}" for stage in step)
+        " | ".join(
+            f"{'x'.join(map(str, stage.weight.shape))} {_geometry(stage.geometry)}{_tile(stage)}" for stage in step
+        )
         for step in chain.steps
     )
     return "; ".join(steps)
+
+
+def _tile(stage: Stage) -> str:
+    return "" if stage.tile is None else f" tile {'x'.join(map(str, stage.tile.outputs))}"
 
 
 def _geometry(geometry: Geometry) -> str:

@@ -135,7 +135,7 @@ def _literal(
 
 
 def _best_at(budget: Rank | Evbmf, workload: Workload, schemes: Sequence[Scheme]) -> tuple[str, Ranks] | None:
-    able = [scheme for scheme in schemes if scheme.refusal(workload.shape) is None]
+    able = [scheme for scheme in schemes if workload.refusal(scheme) is None]
     if isinstance(budget, Evbmf) and len(schemes) > 1:
         able = [scheme for scheme in able if isinstance(scheme, Unfolded)]
     if not able:

@@ -10,6 +10,7 @@ from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
 from onnxlr.schemes.calibrated import UNCORRECTED
 from onnxlr.schemes.fitted import calibrations, fitted_solver
+from onnxlr.schemes.winograd import Winograd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """A site and what it sees: the unit of planning."""
+    """A site and what it sees: the unit of planning. ``tileable`` says that the model lets it be computed by tiles."""
 
     site: Site
     extent: Extent
+    tileable: bool = False
+
+    def refusal(self, scheme: Scheme) -> str | None:
+        """Return why a scheme cannot express this layer where it stands, or None when it can."""
+        if isinstance(scheme, Winograd) and not self.tileable:
+            return scheme.refusal(self.shape) or "tiles need single precision and an input size fixed in the model"
+        return scheme.refusal(self.shape)
 
     @property
     def shape(self) -> LayerShape:
@@ -176,7 +184,7 @@ def _choices(
     candidates: list[Candidate] = []
     refusals: list[tuple[str, str]] = []
     for scheme in schemes:
-        refusal = scheme.refusal(shape)
+        refusal = workload.refusal(scheme)
         if refusal is not None:
             refusals.append((scheme.name, refusal))
             continue

@@ -21,6 +21,7 @@ from onnxlr.schemes.observed import Observed, fill
 from onnxlr.schemes.projection import Projection
 from onnxlr.schemes.separable import Separable, axes_of
 from onnxlr.schemes.tucker2 import Tucker2Scheme
+from onnxlr.schemes.winograd import Winograd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,8 @@ def fitted_solver(scheme: Scheme, observed: Observed, calibrated: Calibrated = U
         return FittedCp(scheme, observed, calibrated)
     if isinstance(scheme, Mixed):
         return FittedMixed(scheme, observed)
+    if isinstance(scheme, Winograd):
+        return scheme.solver(observed.layer)
     if isinstance(scheme, Projection | Separable | Tucker2Scheme | Asym3d):
         return BetterOfTwo(FittedLift(scheme, observed), scheme, observed)
     raise ValueError(f"no fit to data for {scheme.name}")

@@ -139,7 +139,7 @@ def check_bounds(task: Task) -> None:
     block = channel_block(task.target.provider)
     least = task.prepared.other_macs
     for workload in task.prepared.workloads:
-        able = [scheme for scheme in task.schemes if scheme.refusal(workload.shape) is None]
+        able = [scheme for scheme in task.schemes if workload.refusal(scheme) is None]
         macs = [
             workload.extent.macs(scheme.template(workload.shape, ranks))
             for scheme in able

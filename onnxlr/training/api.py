@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxlr import model_io
-from onnxlr.calibration import DataOptions
+from onnxlr.calibration import DataOptions, ImageOptions
 from onnxlr.errors import UsageError
+from onnxlr.opening import is_folder
 from onnxlr.progress import silent
 from onnxlr.target import Target
 from onnxlr.training.options import TrainOptions
@@ -68,6 +69,7 @@ def finetune(
     data: Data,
     labels: str | np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None = None,
     samples: int | None = None,
+    images: ImageOptions | None = None,
     options: TrainOptions | None = None,
     threads: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -84,6 +86,8 @@ def finetune(
     data, samples
         Training samples: a path (.npz, .npy, a folder of those or of images), a CalibrationDataReader or any iterable
         of feeds; and how many of them to use. All are held in memory.
+    images
+        How image files of a folder become inputs; as they are, RGB in 0..1, by default.
     labels
         Name of an array in the .npz file, or the array: class numbers (n,), or what the first output should be.
     options
@@ -112,6 +116,9 @@ def finetune(
     options = options or TrainOptions()
     source = model_io.load(model)
     mentor = None if teacher is None else model_io.load(teacher)
-    read = read_samples(source.proto, data, labels, DataOptions(samples=samples, seed=options.seed))
+    if images is not None and not is_folder(data):
+        raise UsageError("image options are for a folder of images", "give one as data, or leave them out")
+    reading = DataOptions(samples, options.seed, images or ImageOptions())
+    read = read_samples(source.proto, data, labels, reading)
     outcome = train(source, mentor, read, options, target, None if checkpoint is None else Path(checkpoint), progress)
     return Finetuned(outcome.proto, outcome.summary, source, () if mentor is None else mentor.files)

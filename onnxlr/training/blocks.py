@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onnxlr.training.executor.call import Node
 
 _INNER = re.compile(r"/lr(?:\d+_|_concat)")  # how the rewrite names the values inside of a chain
+_TILING = re.compile(r"/lr\d+_tile_(?:take_\d|given)")  # what takes and gives tiles: numbers of the algorithm
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SCALED = frozenset({"PRelu", "InstanceNormalization", "LayerNormalization", "GroupNormalization"})
 
@@ -56,10 +57,15 @@ def find_blocks(graph: TorchGraph) -> tuple[Block, ...]:
 
 
 def trainable(graph: TorchGraph, *, batchnorm: bool) -> tuple[str, ...]:
-    """Return the names of all weights that training may change, in the order of the graph."""
+    """Return the names of all weights that training may change, in the order of the graph.
+
+    Of a convolution by tiles these are its transformed filters.
+    """
     from_matmul = {node.outputs[0] for node in graph.nodes if node.op == "MatMul"}
     found: set[str] = set()
     for node in graph.nodes:
+        if _TILING.search(node.outputs[0]):
+            continue
         if node.op in _LINEAR or node.op in _SCALED:
             found.update(_weights(node, graph))
         elif node.op == "Add" and from_matmul & set(node.inputs):

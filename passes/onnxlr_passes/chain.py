@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from onnxlr_passes.geometry import Geometry
+    from onnxlr_passes.tile import Tile
 
     Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
@@ -20,17 +21,21 @@ class Stage:
 
     ``weight`` has shape (out channels, in channels / group, *kernel), float64. A weight made by :func:`blank` takes no
     memory: a chain of those answers every question about cost. ``suffix`` ends the names of what is written for it.
+    ``tile`` says that it is computed a tile of outputs at a time, which changes how it is written and nothing else.
     """
 
     suffix: str
     weight: Array
     geometry: Geometry
+    tile: Tile | None = None
 
     def __post_init__(self) -> None:
         if self.weight.shape[2:] != self.geometry.kernel:
             raise ValueError(f"{self.suffix}: weight {self.weight.shape} is not a kernel of {self.geometry.kernel}")
         if self.weight.shape[0] % self.geometry.group:
             raise ValueError(f"{self.suffix}: {self.weight.shape[0]} channels in {self.geometry.group} groups")
+        if self.tile is not None:
+            self.tile.axes(self.geometry)  # which says why it cannot be
 
     @property
     def out_channels(self) -> int:
@@ -42,8 +47,15 @@ class Stage:
         """Channels this stage takes."""
         return self.weight.shape[1] * self.geometry.group
 
+    @property
+    def parameters(self) -> int:
+        """Weights as they are written."""
+        return self.weight.size if self.tile is None else self.tile.parameters(self.weight.shape, self.geometry)
+
     def macs(self, size: tuple[int, ...]) -> int:
         """Multiply-adds for one sample of spatial size ``size``."""
+        if self.tile is not None:
+            return self.tile.macs(self.weight.shape, self.geometry, size)
         return self.weight.size * prod(self.geometry.output_size(size))
 
 
@@ -64,6 +76,8 @@ class Chain:
     def __post_init__(self) -> None:
         if not self.steps or not all(self.steps) or len(self.steps[-1]) != 1:
             raise ValueError("a chain has at least one step, no empty ones, and ends in a single convolution")
+        if len(self.stages) > 1 and any(stage.tile is not None for stage in self.stages):
+            raise ValueError("a convolution by tiles stands alone")
         for before, after in zip(self.steps, self.steps[1:], strict=False):
             given = sum(stage.out_channels for stage in before)
             if any(stage.in_channels != given for stage in after):
@@ -77,7 +91,7 @@ class Chain:
     @property
     def parameters(self) -> int:
         """Weights, without the bias."""
-        return sum(stage.weight.size for stage in self.stages)
+        return sum(stage.parameters for stage in self.stages)
 
     def macs(self, size: tuple[int, ...]) -> int:
         """Multiply-adds for one sample of spatial size ``size`` (for a linear map: one row, ``size`` is ())."""
@@ -90,6 +104,11 @@ class Chain:
     def with_bias(self, bias: Array | None) -> Chain:
         """Return the same convolutions with another bias on the last one."""
         return replace(self, bias=bias)
+
+    def untiled(self) -> Chain:
+        """Return the chain computed without tiles, which asks nothing of the model it is written into."""
+        steps = tuple(tuple(replace(stage, tile=None) for stage in step) for step in self.steps)
+        return replace(self, steps=steps)
 
     def contract(self, geometry: Geometry) -> Array:
         """Return the dense kernel the chain computes, shape (T, S / group, *kernel) of ``geometry``.

@@ -12,12 +12,15 @@ from onnx import helper, numpy_helper
 
 from onnxlr_passes.base import Change, PassError, PassResult
 from onnxlr_passes.cleanup import remove_orphans
+from onnxlr_passes.constants import Constants
+from onnxlr_passes.extents import fixed_sizes
 from onnxlr_passes.scopes import Scope, fresh_name, scopes, value_names
 from onnxlr_passes.sites import Site, locate, site_key
+from onnxlr_passes.tiled import Tiled, conv_attributes
 from onnxlr_passes.unlist_initializers import allow_unlisted_initializers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,27 +51,41 @@ class Decompose:
         if not self.chains:
             return PassResult(model)
         sites = {site.key: site for site in locate(model, self.folder)[0]}
+        sizes = self._sizes(model, sites)
         missing = sorted(set(self.chains) - set(sites))
         if missing:
             raise PassError(f"no such site in the model: {', '.join(missing)}")
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
         names = _Names(value_names(changed), _node_names(changed))
+        constants = Constants(model, self.folder)
         orphans: set[str] = set()
         changes: list[Change] = []
         for scope in scopes(changed):
-            writer = _Writer(scope, names)
+            writer = _Writer(scope, names, constants)
             for node in list(scope.nodes):
                 site = sites.get(site_key(scope, node))
                 if site is None or site.key not in self.chains or node.op_type != site.op:
                     continue
                 chain = self.chains[site.key]
-                orphans.update(node.input[1 : 2 if chain.bias is None else 3])
-                writer.replace(node, site, chain)
+                own = chain.bias is None and chain.steps[0][0].tile is None  # the bias is read as it was
+                orphans.update(node.input[1 : 2 if own else 3])
+                writer.replace(node, site, chain, sizes.get(site.key, ()))
                 changes.append(Change(site.label, f"{site.op} replaced by {len(chain.stages)} stages"))
         changes += allow_unlisted_initializers(changed)
         changes += remove_orphans(changed, orphans)
         return PassResult(changed, tuple(changes))
+
+    def _sizes(self, model: onnx.ModelProto, sites: Mapping[str, Site]) -> dict[str, tuple[int, ...]]:
+        """Return the spatial size of what comes into the sites to be tiled, by key."""
+        tiled = [key for key, chain in self.chains.items() if key in sites and chain.steps[0][0].tile is not None]
+        if not tiled:
+            return {}
+        found = fixed_sizes(model, {key: sites[key].geometry for key in tiled})
+        missing = [sites[key].label for key in tiled if key not in found]
+        if missing:
+            raise PassError(f"{missing[0]}: it cannot be tiled, for the size of its input is not fixed in the model")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +102,11 @@ class _Writer:
 
     scope: Scope
     names: _Names
+    constants: Constants
     written: dict[bytes, str] = field(default_factory=dict)
 
-    def replace(self, node: onnx.NodeProto, site: Site, chain: Chain) -> None:
-        """Put ``chain`` where ``node`` stands."""
+    def replace(self, node: onnx.NodeProto, site: Site, chain: Chain, size: tuple[int, ...]) -> None:
+        """Put ``chain`` where ``node`` stands; ``size`` is that of its input, where it is tiled."""
         last = chain.steps[-1][0]
         if last.out_channels != site.out_channels or chain.steps[0][0].in_channels != site.in_channels:
             raise PassError(
@@ -104,7 +122,10 @@ class _Writer:
                 outputs.append(name)
                 number += 1
             value = outputs[0] if len(step) == 1 else self._concat(site, outputs, made)
-        ends = self._stage(site, last, [value, *self._bias(node, site, chain, made)], site.output, number)
+        if last.tile is None:
+            ends = self._stage(site, last, [value, *self._bias(node, site, chain, made)], site.output, number)
+        else:
+            ends = self._tiled(site, chain, node, size)
         ends[-1].doc_string = node.doc_string
         ends[-1].metadata_props.extend(node.metadata_props)
         if site.op == "Gemm" and chain.bias is None:
@@ -125,7 +146,7 @@ class _Writer:
         if site.op == "Conv":
             weight = self._constant(f"{base}_weight", stage.weight, site, before)
             made = helper.make_node("Conv", [inputs[0], weight, *inputs[1:]], [output], name)
-            made.attribute.extend(_conv_attributes(stage))
+            made.attribute.extend(conv_attributes(stage.geometry))
         elif site.op == "Gemm" and (len(inputs) > 1 or self.scope.opset >= 11):
             weight = self._constant(f"{base}_weight", stage.weight, site, before)
             made = helper.make_node("Gemm", [inputs[0], weight, *inputs[1:]], [output], name, transB=1)
@@ -133,6 +154,23 @@ class _Writer:
             weight = self._constant(f"{base}_weight", stage.weight.T, site, before)
             made = helper.make_node("MatMul", [inputs[0], weight], [output], name)
         return [*before, made]
+
+    def _tiled(self, site: Site, chain: Chain, node: onnx.NodeProto, size: tuple[int, ...]) -> list[onnx.NodeProto]:
+        """Return the nodes of a chain that is one convolution by tiles."""
+        ((stage,),) = chain.steps
+        if stage.tile is None:
+            raise PassError(f"{site.label}: no tile")
+        bias = self._known_bias(node, chain)
+        tiled = Tiled(stage.weight, stage.geometry, stage.tile, size, bias, self.scope.opset)
+        base = f"{site.output}/lr0_{stage.suffix}"
+        return list(tiled.nodes(node.input[0], site.output, base, _TileNames(self, site)))
+
+    def _known_bias(self, node: onnx.NodeProto, chain: Chain) -> NDArray[np.float64] | str | None:
+        """Return the bias as numbers; the name of one that is only known at run time."""
+        if chain.bias is not None or len(node.input) < 3 or not node.input[2]:
+            return chain.bias
+        found = self.constants.resolve(self.scope, node.input[2])
+        return node.input[2] if isinstance(found, str) else found.array.astype(np.float64)
 
     def _concat(self, site: Site, outputs: list[str], made: list[onnx.NodeProto]) -> str:
         name = self._value(f"{site.output}/lr_concat")
@@ -148,8 +186,11 @@ class _Writer:
         return [node.input[2]] if len(node.input) > 2 and node.input[2] else []
 
     def _constant(self, wanted: str, array: NDArray[np.float64], site: Site, made: list[onnx.NodeProto]) -> str:
-        """Write an array in the site's type; the same bytes in the same scope get the same name."""
-        cast = _cast(array, site)
+        """Write an array in the site's type."""
+        return self.constant(wanted, _cast(array, site), made)
+
+    def constant(self, wanted: str, cast: NDArray[np.generic], made: list[onnx.NodeProto]) -> str:
+        """Write an array; the same bytes in the same scope get the same name."""
         digest = sha256(repr((cast.dtype.name, cast.shape)).encode() + cast.tobytes()).digest()
         if digest in self.written:
             return self.written[digest]
@@ -167,6 +208,26 @@ class _Writer:
         return fresh_name(wanted, self.names.values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _TileNames:
+    """Names and constants for one site's tiles, which are in the main graph."""
+
+    writer: _Writer
+    site: Site
+
+    def value(self, wanted: str) -> str:
+        return fresh_name(wanted, self.writer.names.values)
+
+    def node(self, wanted: str) -> str:
+        return fresh_name(wanted, self.writer.names.nodes)
+
+    def numbers(self, wanted: str, array: NDArray[np.float64]) -> str:
+        return self.writer.constant(wanted, _cast(array, self.site), [])
+
+    def integers(self, wanted: str, values: Sequence[int]) -> str:
+        return self.writer.constant(wanted, np.array(values, np.int64), [])
+
+
 def _cast(array: NDArray[np.float64], site: Site) -> NDArray[np.generic]:
     """Return the array in the site's type, contiguous, refusing what it cannot hold."""
     dtype = helper.tensor_dtype_to_np_dtype(site.dtype)
@@ -175,20 +236,6 @@ def _cast(array: NDArray[np.float64], site: Site) -> NDArray[np.generic]:
     if not np.isfinite(cast.astype(np.float64)).all():
         raise PassError(f"{site.label}: a factor overflows {dtype}")
     return cast
-
-
-def _conv_attributes(stage: Stage) -> list[onnx.AttributeProto]:
-    geometry = stage.geometry
-    made = [
-        helper.make_attribute("kernel_shape", list(geometry.kernel)),
-        helper.make_attribute("strides", list(geometry.strides)),
-        helper.make_attribute("dilations", list(geometry.dilations)),
-        helper.make_attribute("group", geometry.group),
-    ]
-    if geometry.auto_pad == "NOTSET":
-        pads = [begin for begin, _ in geometry.pads] + [end for _, end in geometry.pads]
-        return [*made, helper.make_attribute("pads", pads)]
-    return [*made, helper.make_attribute("auto_pad", geometry.auto_pad)]
 
 
 def _node_names(model: onnx.ModelProto) -> set[str]:

@@ -76,6 +76,27 @@ def extents(
     return found
 
 
+def fixed_sizes(model: onnx.ModelProto, keys: Mapping[str, Geometry]) -> dict[str, tuple[int, ...]]:
+    """Return the spatial input size of every site of ``keys`` that the model itself fixes, whatever the batch.
+
+    Only of sites in the main graph: a function may be called with several sizes.
+    """
+    main = {site_key(scope, node) for scope in scopes(model) if not scope.path for node in scope.nodes}
+    wanted = {key: geometry for key, geometry in keys.items() if key in main}
+    first, second = (extents(model, _batches(model, batch), wanted) for batch in (1, 2))
+    return {key: one.size for key, one in first.items() if key in second and second[key].size == one.size}
+
+
+def _batches(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
+    """Return full shapes for the inputs of which only the first dimension is free."""
+    found = {}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].dim_value and all(dim.dim_value > 0 for dim in dims[1:]):
+            found[value.name] = (batch, *(int(dim.dim_value) for dim in dims[1:]))
+    return found
+
+
 def _merge(before: Extent | None, new: Extent) -> Extent:
     if before is None:
         return new

@@ -72,5 +72,5 @@ def count_macs(model: onnx.ModelProto) -> int:
         elif node.op_type in {"Gemm", "MatMul"}:
             total += prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
         else:
-            assert node.op_type in {"Concat", "Relu"}, node.op_type
+            assert node.op_type in {"Concat", "Relu", "Reshape", "Slice", "Transpose"}, node.op_type
     return total

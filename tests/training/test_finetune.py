@@ -165,6 +165,16 @@ def test_what_is_trained() -> None:
     assert set(trainable(teacher, batchnorm=True)) == {"w0", "b0", "w1", "b1", "w2", "b2", "s", "o"}
 
 
+def test_of_tiles_only_the_filters_are_trained() -> None:
+    student = rewritten(TEACHER, "winograd", (4, 1))
+    graph = TorchGraph(student)
+    assert set(trainable(graph, batchnorm=False)) == {"w0", "b0", "w2", "b2", "c1/lr0_tile_weight", "c1/lr0_tile_bias"}
+    x = torch.from_numpy(images(8)["x"])
+    assert torch.allclose(graph({"x": x})["y"], TorchGraph(TEACHER)({"x": x})["y"], rtol=1e-4, atol=1e-4)
+    kept = tune(student, epochs=0, block_epochs=0).model
+    assert not changed(student, kept)
+
+
 def test_a_fixed_batch_is_kept_to() -> None:
     teacher = classifier(batch=4)
     student = rewritten(teacher, "tucker2", (3, 3))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from PIL import Image
 
 from tests.cli.small import COMMAND, environment, refused, written
 from tests.cli.small import onnxlr as command
@@ -41,6 +42,29 @@ def test_the_command(tmp_path: Path) -> None:
     refused(tmp_path, 2, "--batch a is not a list", *arguments, "-o", "b.onnx", "--batch", "a")
     refused(tmp_path, 2, "has no array 'z'; its arrays: x, y", *arguments, "-o", "b.onnx", "--labels", "z")
     refused(tmp_path, 2, "same file", *arguments, "-o", "b.onnx", "--checkpoint", "b.onnx")
+
+
+def test_images_are_read_as_they_are_said_to_be(tmp_path: Path) -> None:
+    written(TEACHER, tmp_path / "t.onnx")
+    written(STUDENT, tmp_path / "s.onnx")
+    (tmp_path / "pictures").mkdir()
+    pixels = (np.random.default_rng(0).random((40, 8, 8)) * 255).astype(np.uint8)
+    for index, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{index:02}.png")
+    scaled = (pixels[:, None].astype(np.float32) - 100.0) / 50.0
+    np.savez(tmp_path / "d.npz", x=scaled)
+    few = ("finetune", "s.onnx", "--teacher", "t.onnx", "--epochs", "2", "--threads", "1")
+    said = ("--image-scale", "255", "--image-mean", "100", "--image-std", "50", "--image-order", "GREY")
+    for out, arguments in (
+        ("a", ("--data", "d.npz")),
+        ("b", ("--data", "pictures", *said)),
+        ("c", ("--data", "pictures", "--image-order", "GREY")),
+    ):
+        done = command(*few, *arguments, "-o", f"{out}.onnx", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    one, same, other = ((tmp_path / f"{out}.onnx").read_bytes() for out in "abc")
+    assert one == same != other
+    refused(tmp_path, 2, "image options are for a folder", *few, "--data", "d.npz", *said)
 
 
 def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
