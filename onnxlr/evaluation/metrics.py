@@ -144,6 +144,11 @@ def built_in(name: str, peak: float) -> PerSample:
     return known[name]
 
 
+def is_top1(metric: object) -> bool:
+    """Whether a metric is the built-in share of samples whose first class is right."""
+    return isinstance(metric, PerSample) and metric.name == "top1"
+
+
 def default_name(outputs: Array, labels: Array | None) -> str:
     """Return the metric that outputs and labels of a batch call for.
 

@@ -50,7 +50,8 @@ class Course:
     """Tries plans, at most ``most`` of them, and learns from each.
 
     ``weights`` are the layers' sensitivities, ``rule`` the rule in use, ``dense`` the layers that are to stay dense;
-    the best model that meets all goals is kept built.
+    the best model that meets all goals is kept built. ``accuracy`` says that what is lost is the share of samples whose
+    first class is right.
     """
 
     def __init__(
@@ -63,11 +64,14 @@ class Course:
         ledger: Ledger,
         most: int,
         progress: Callable[[float], None],
+        *,
+        accuracy: bool,
     ) -> None:
         self.bench = bench
         self.notes = notes
         self.goals = goals
         self.most = most
+        self.of_accuracy = accuracy
         self.rule: Rule = RULES[0]
         self.weights = dict(weights)
         self.corrections = Corrections()
@@ -92,7 +96,8 @@ class Course:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials in order, with what they probably lose and whether they meet the goals, by all that was seen."""
-        judged = (replace(trial, likely=loss) for trial, loss in zip(self._seen, likely(self._seen), strict=True))
+        losses = likely(self._seen, accuracy=self.of_accuracy)
+        judged = (replace(trial, likely=loss) for trial, loss in zip(self._seen, losses, strict=True))
         return tuple(replace(trial, met=self._met(trial)) for trial in judged)
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from onnxlr.cost.measured import measure, scaled
 from onnxlr.errors import BudgetError
 from onnxlr.evaluation import SessionMetric
-from onnxlr.evaluation.metrics import PLAIN
+from onnxlr.evaluation.metrics import PLAIN, is_top1
 from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.report.searched import Protocol, Searched
 from onnxlr.searching.course import Course
@@ -125,6 +125,7 @@ def course(task: Task, ledger: Ledger, progress: Progress) -> Iterator[Course]:
             ledger,
             task.trials,
             lambda share: progress("search", share),
+            accuracy=task.choosing is not None and is_top1(task.choosing.judge.metric),
         )
 
 

@@ -94,7 +94,7 @@ def lucky(sets: int, width: float, spread: float, error: float) -> tuple[Array, 
             replace(attempt.trial, loss=loss, loss_error=error, shift=shift)
             for loss, shift in zip(measured.tolist(), (0.05 * expected ** (1.0 / POWER)).tolist(), strict=True)
         ]
-        probable = np.array(likely(trials))
+        probable = np.array(likely(trials, accuracy=False))
         for rows, counted in zip(found, (measured, np.maximum(measured, probable)), strict=True):
             if (counted <= 1.0).any():
                 one = int(np.where(counted <= 1.0, expected, 0.0).argmax())

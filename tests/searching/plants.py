@@ -108,7 +108,8 @@ class Plant:
 
 
 def course(plant: Plant, goals: Goals, most: int = 16, ledger: Ledger | None = None) -> Course:
-    return Course(plant, plant.original, {}, (), goals, Ledger() if ledger is None else ledger, most, lambda _: None)
+    kept = Ledger() if ledger is None else ledger
+    return Course(plant, plant.original, {}, (), goals, kept, most, lambda _: None, accuracy=False)
 
 
 def optimum(plant: Plant, limit: float) -> float:
