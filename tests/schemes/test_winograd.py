@@ -9,17 +9,21 @@ from onnx import TensorProto, helper
 
 import onnxlr
 from onnxlr.cost.cache import LatencyCache
-from onnxlr.cost.measured import MeasureOptions, measure
+from onnxlr.cost.measured import Cost, LayerCosts, MeasureOptions, measure
 from onnxlr.cost.placement import Placement, Task, chain_key
 from onnxlr.cost.turns import TurnOptions
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.model_io import load
 from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.planning.plan import Choice, Plan
+from onnxlr.planning.rules import RULES
 from onnxlr.prepare import Selection, prepare
 from onnxlr.schemes.base import LayerShape
 from onnxlr.schemes.registry import all_schemes, by_family, by_name
 from onnxlr.schemes.winograd import Winograd
+from onnxlr.searching.allocation import allocate
+from onnxlr.searching.goals import Goals
+from onnxlr.searching.table import tabulate
 from onnxlr.target import Target
 from onnxlr_passes.geometry import Geometry
 from tests.passes.one_conv import assert_same, model_of, noise, tensor
@@ -95,6 +99,29 @@ def test_it_is_offered_as_exact_where_the_model_fixes_the_size(size: int | str, 
     assert [reason for _, reason in found["last"].refusals] == ["no kernel along one or two axes"]
     if not offered:
         assert "fixed in the model" in found["conv1"].refusals[0][1]
+
+
+def test_where_it_is_measured_to_be_faster_a_knapsack_takes_it_before_anything_that_loses() -> None:
+    prepared = prepare(load(network()), Target(threads=1), Selection(), simplify=False)
+    schemes = (by_name("basis"), SCHEME)
+    choices = enumerate_choices(prepared.workloads, schemes, 4, {}, lambda _: None)
+
+    def cost(ms: float) -> Cost:
+        return Cost(ms / 1e3, 0.0, timed=True, unstable=False)
+
+    costs = [
+        LayerCosts(cost(1.0), tuple(cost(0.7 if one.scheme == "winograd" else 0.5) for one in of.of_each))
+        for of in choices
+    ]
+    table = tabulate(choices, costs, original_ms=4.0, other_macs=0, size=10_000)
+    picks = allocate(table, RULES[0], {}, Goals(), budget_ms=3.4)
+    assert picks is not None
+    assert {site: option.scheme for site, option in picks.items()} == {"c0": "winograd", "c1": "winograd"}
+    assert all(option.error == 0.0 for option in picks.values())
+    assert picks["c1"].size == 4 * SCHEME.template(LayerShape(8, 8, THREE), picks["c1"].ranks).parameters
+    faster = allocate(table, RULES[0], {}, Goals(), budget_ms=3.3)
+    assert faster is not None
+    assert "basis" in {option.scheme for option in faster.values()}
 
 
 @pytest.mark.parametrize("ranks", [(4, 1), (4, 4), (2, 2)])
