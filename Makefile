@@ -33,6 +33,7 @@ bench: $(VENV)/.dev  ## measure chains, command line, CP solver and accuracy wit
 	$(RUN) tests/benchmarks/generate.py build/bench/residual.onnx
 	$(RUN) tests/benchmarks/generate.py build/bench/narrow.onnx --width 16
 	$(RUN) tests/benchmarks/bench_chains.py
+	$(RUN) -m tests.benchmarks.bench_tiles
 	$(RUN) tests/benchmarks/bench_cli.py --model build/bench/residual.onnx
 	$(RUN) tests/benchmarks/bench_cp.py --model build/bench/narrow.onnx --kernels 3 --every 5 --starts 1
 	$(RUN) -m tests.benchmarks.bench_accuracy --samples 256 --scheme basis separable --keep 0.2
