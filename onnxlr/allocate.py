@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.calibrate import fit_alone
+from onnxlr.calibrate import affordable, fit_alone
 from onnxlr.calibration.walker import Walker
-from onnxlr.planning.rules import RULES
+from onnxlr.planning.rules import RULES, hypotheses, in_words
 from onnxlr.report.allocated import Allocated, Tried
 from onnxlr.sensitivity import apart, sensitivities, tempered
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from onnxlr.target import Target
 
     Array = np.ndarray[Any, np.dtype[Any]]
-
-MOST, WORK = 8, 3e12
-"""Plans that are tried, at most, and the multiply-adds their fits may take together; two are always tried."""
 
 SWING = 2.0
 """By what factor an exchange changes the weights of some layers, up or down."""
@@ -109,30 +106,14 @@ def allocate(
         return tried[-1][2] < best
 
     start: tuple[Rule, Mapping[str, float]] = (RULES[0], {})
-    for how, rule, scale in _hypotheses(weights):
-        if attempt(how, sharing.by(rule, scale)):
+    for rule, scale in hypotheses(tempered(weights)):
+        if attempt(in_words(rule, scale), sharing.by(rule, scale)):
             start = (rule, scale)
     _exchange(sharing, *start, attempt)
     progress(1.0)
     best = min(range(len(tried)), key=lambda index: tried[index][2])
     record = tuple(Tried(how, bench.predict(shares), error) for how, shares, error in tried)
     return tuple(share.choice for share in tried[best][1]), Allocated(record, best)
-
-
-def affordable(calibration: Calibration) -> int:
-    """Return how many plans are tried: fewer of networks whose layers have many columns."""
-    shapes = [seen.mean.shape for seen in calibration.seen.values()]
-    work = sum(float(groups) * float(columns) ** 3 for groups, columns in shapes)
-    return int(np.clip(WORK / work, 2, MOST)) if work > 0.0 else 2
-
-
-def _hypotheses(weights: Mapping[str, float]) -> Iterator[tuple[str, Rule, Mapping[str, float]]]:
-    """Yield rules and the layers' weights, the most promising first."""
-    first, *others = RULES
-    yield first.name, first, {}
-    yield f"{first.name}, by sensitivity", first, tempered(weights)
-    for rule in others:
-        yield rule.name, rule, {}
 
 
 def _exchange(

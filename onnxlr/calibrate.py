@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onnxlr.calibration.observe import Place, Seen, looks_at, observe, places, wide_layer
 from onnxlr.calibration.outlook import outlooks
 from onnxlr.calibration.store import Batches, Store
@@ -37,6 +39,9 @@ BATCH = 32
 
 HELD_OUT = 8
 """One batch in this many is kept back to measure the output error on."""
+
+MOST, WORK = 8, 3e12
+"""Plans that are tried, at most, and the multiply-adds their fits may take together; two are always tried."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +102,13 @@ def calibrate(
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
     views = Views(seen, outlooks(prepared.proto, folder, [place for place, _ in looks], seen))
     return Calibration(batches, held, looks, views, source.memory, Drafts(views))
+
+
+def affordable(calibration: Calibration) -> int:
+    """Return how many plans are tried: fewer of networks whose layers have many columns."""
+    shapes = [seen.mean.shape for seen in calibration.seen.values()]
+    work = sum(float(groups) * float(columns) ** 3 for groups, columns in shapes)
+    return int(np.clip(WORK / work, 2, MOST)) if work > 0.0 else 2
 
 
 def fit_alone(prepared: Prepared, calibration: Calibration, choices: Sequence[Choice]) -> dict[str, Chain]:

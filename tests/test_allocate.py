@@ -12,8 +12,8 @@ import pytest
 
 import onnxlr
 from onnxlr import drafts, model_io
-from onnxlr.allocate import affordable, allocate
-from onnxlr.calibrate import Calibration, calibrate, fit_alone
+from onnxlr.allocate import allocate
+from onnxlr.calibrate import Calibration, affordable, calibrate, fit_alone
 from onnxlr.calibration.observe import Seen
 from onnxlr.calibration.views import Views
 from onnxlr.drafts import Drafts

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Protocol
 
-from onnxlr.planning.rules import RULES, Rule
+from onnxlr.planning.rules import RULES, Rule, in_words
 from onnxlr.searching.allocation import allocate
 from onnxlr.searching.corrections import Corrections
 from onnxlr.searching.likely import likely
@@ -37,6 +37,15 @@ class Bench(Protocol):
         """Try the plan of ``picks``; whether goals are met is left open (False)."""
         ...
 
+    @property
+    def looks(self) -> int:
+        """How many plans may be sketched for a trial."""
+        ...
+
+    def sketch(self, choices: Sequence[Choice]) -> float:
+        """Return how far the outputs shift with every chain fitted alone."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -44,6 +53,16 @@ class Attempt:
 
     number: int
     trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A plan before it is tried: how far the outputs of its sketch shift; ``rule`` and ``weights`` chose it."""
+
+    picks: Mapping[str, Option]
+    rule: Rule
+    weights: Mapping[str, float]
+    shift: float
 
 
 class Course:
@@ -68,7 +87,6 @@ class Course:
         accuracy: bool,
     ) -> None:
         self.bench = bench
-        self.notes = notes
         self.goals = goals
         self.most = most
         self.of_accuracy = accuracy
@@ -80,6 +98,8 @@ class Course:
         self._seen: list[Trial] = []
         self._kept: tuple[tuple[Choice, ...], Built] | None = None
         self._table = table
+        self._notes = notes
+        self._looked: set[tuple[Choice, ...]] = set()
         self._ledger = ledger
         self._progress = progress
 
@@ -87,6 +107,13 @@ class Course:
     def table(self) -> Table:
         """The options as they are known by now."""
         return replace(self._table.without(self.dense).corrected(self.corrections), gain=self.gain)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the search."""
+        if not self._looked:
+            return self._notes
+        return (*self._notes, f"{len(self._looked)} plans were compared with every layer fitted alone")
 
     @property
     def left(self) -> int:
@@ -115,13 +142,28 @@ class Course:
 
         A plan that was tried is not tried again. None where the plan would change nothing, or no trial is left.
         """
-        table, rule = self.table, rule or self.rule
-        sensitivities = self.weights if weights is None else weights
+        rule, sensitivities = rule or self.rule, self.weights if weights is None else weights
+        picks = self.plan(speed, rule, sensitivities)
+        return self.attempt(picks, in_words(rule, sensitivities)) if picks else None
+
+    def look(self, picks: Mapping[str, Option], rule: Rule, weights: Mapping[str, float]) -> Look:
+        """Sketch a plan that ``rule`` and ``weights`` chose."""
+        choices = self.table.choices(picks)
+        self._looked.add(choices)
+        shift = self._ledger.sketch(choices)
+        if shift is None:
+            shift = self.bench.sketch(choices)
+            self._ledger.add_sketch(choices, shift)
+        return Look(picks, rule, weights, shift if isfinite(shift) else inf)
+
+    def plan(self, speed: float, rule: Rule, weights: Mapping[str, float]) -> dict[str, Option] | None:
+        """Return the best plan predicted to be ``speed`` times faster, or the fastest there is where that is too much.
+
+        Empty or None where there is none.
+        """
+        table = self.table
         fastest = table.original_ms / table.fastest * (1 + 1e-9)
-        picks = allocate(table, rule, sensitivities, self.goals, max(table.original_ms / speed, fastest))
-        if not picks:
-            return None
-        return self.attempt(picks, rule.name + (", weighted" if sensitivities else ""))
+        return allocate(table, rule, weights, self.goals, max(table.original_ms / speed, fastest))
 
     def attempt(self, picks: Mapping[str, Option], how: str) -> Attempt | None:
         """Try a plan."""

@@ -7,10 +7,10 @@ from math import exp, log
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
-from onnxlr.planning.rules import RULES
 from onnxlr.report.front import Front
 from onnxlr.searching.find import course, protocol_of
-from onnxlr.searching.strategy import MILD, shift_for_speed
+from onnxlr.searching.sketches import choose
+from onnxlr.searching.strategy import CLOSE, MILD, promising
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from onnxlr.searching.find import Task
     from onnxlr.searching.ledger import Ledger
 
+_BEND = 0.2
+"""Log speed-ups well above this are spaced evenly on a logarithmic scale, those below it on a linear one."""
 _MOST = log(30.0)
 """Speed-ups beyond this are not looked for."""
 
@@ -28,8 +30,8 @@ _MOST = log(30.0)
 def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
     """Try plans over the range of speed-ups.
 
-    Half of the trials go to speeds evenly spaced on a logarithmic scale, some to comparing rules at the middle one, and
-    the rest where two neighbours on the front are furthest apart.
+    A third of the trials go to speeds over the whole range, closer where little is lost. The rest go where two
+    neighbours on the front are furthest apart.
 
     Raises
     ------
@@ -38,17 +40,13 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
     """
     with course(task, ledger, progress) as tried:
         top = min(log(tried.table.fastest), _MOST)
-        points = max(task.trials // 2 - 1, 1)
-        speeds = [MILD + (top - MILD) * (i + 1) / points for i in range(points)]
-        compare(tried, speeds[len(speeds) // 2])
+        points = max(task.trials // 3, 1)
+        speeds = [between(MILD, top, i / points) for i in range(1, points + 1)]
+        choose(tried, speeds[len(speeds) // 2])
         for speed in speeds:
             tried.at(exp(speed))
         tried.learn_weights()
-        while tried.left > 0:
-            before = len(tried.trials)
-            tried.at(exp(_gap(tried.trials)))
-            if len(tried.trials) == before:
-                break
+        fill(tried, top)
         trials = tuple(sorted(tried.trials, key=lambda trial: trial.faster))
         if not trials:
             raise BudgetError("no plan is predicted to be faster than the original", "try other schemes")
@@ -64,14 +62,6 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
         )
 
 
-def compare(tried: Course, speed: float) -> None:
-    """Try every rule at one speed and go on with the one whose outputs shift least."""
-    tries = [(tried.at(exp(speed), rule=rule), rule) for rule in RULES]
-    seen = [(shift_for_speed(attempt.trial), rule) for attempt, rule in tries if attempt is not None]
-    if seen:
-        tried.rule = min(seen, key=lambda entry: entry[0])[1]
-
-
 def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:
     """Return the indices of trials that are faster than the original and than all that are likely to lose as little."""
     kept: list[int] = []
@@ -83,10 +73,35 @@ def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:
     return tuple(reversed(kept))
 
 
-def _gap(trials: Sequence[Trial]) -> float:
-    """Return the log speed in the middle of the widest gap, measured by what is lost across it."""
-    known = sorted((log(max(trial.predicted, 1.0)), max(trial.shift, 0.0) ** 0.5) for trial in trials)
-    known = [(0.0, 0.0), *known]
-    pairs = list(itertools.pairwise(known))
-    low, high = max(pairs, key=lambda pair: abs(pair[1][1] - pair[0][1]) * (pair[1][0] - pair[0][0]))
-    return 0.5 * (low[0] + high[0])
+def fill(tried: Course, top: float) -> None:
+    """Spend the trials that are left between neighbours on the front, the furthest apart first.
+
+    Of the plans of the best sketches there, one is tried. A gap that has no other plan is passed over.
+    """
+    barren: set[tuple[float, float]] = set()
+    while tried.left > 0:
+        gaps = [gap for gap in gaps_of(tried.trials, top) if gap not in barren]
+        if not gaps:
+            return
+        widest = max(gaps, key=lambda ends: _scale(ends[1]) - _scale(ends[0]))
+        before = len(tried.trials)
+        promising(tried, between(*widest, 0.5))
+        if len(tried.trials) == before:
+            barren.add(widest)
+        else:
+            tried.learn_weights()
+
+
+def gaps_of(trials: Sequence[Trial], top: float) -> list[tuple[float, float]]:
+    """Return the gaps of the front, from the mildest models to ``top``, as log speed-ups."""
+    ends = sorted({MILD, top, *(log(trials[index].faster) for index in unbeaten(trials))})
+    return [(low, high) for low, high in itertools.pairwise(ends) if high - low > CLOSE and low >= MILD]
+
+
+def between(low: float, high: float, share: float) -> float:
+    """Return a log speed-up a ``share`` of the way: what is lost rises steeply, so that steps widen."""
+    return exp(_scale(low) + share * (_scale(high) - _scale(low))) - _BEND
+
+
+def _scale(speed: float) -> float:
+    return log(speed + _BEND)

@@ -1,4 +1,4 @@
-"""Trials remembered, in a file where one is named: a search that is begun again goes on where it was."""
+"""Trials and sketches remembered, in a file where one is named: a search that is begun again goes on where it was."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_VERSION = 2
+_VERSION = 3
 Key = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 class Ledger:
-    """Trials by plan, and the latencies of the original that plans are made by.
+    """Trials and sketches by plan, and the latencies of the original that plans are made by.
 
     With a ``path`` they are read from there, and written whole after each new one. ``optional``: a file that cannot be
     read or written is passed over, for it only saves time.
@@ -39,9 +39,10 @@ class Ledger:
         self.optional = optional
         self.baseline: Baseline | None = None
         self._trials: dict[Key, Trial] = {}
+        self._sketches: dict[Key, float] = {}
         if path is not None and path.exists():
             try:
-                self.baseline, trials = _read(path, setting)
+                self.baseline, trials, self._sketches = _read(path, setting)
                 self._trials = {key_of(trial.choices): trial for trial in trials}
             except UsageError:
                 if not optional:
@@ -54,6 +55,18 @@ class Ledger:
     def add(self, trial: Trial) -> None:
         """Remember a trial."""
         self._trials[key_of(trial.choices)] = trial
+        self._save()
+
+    def sketch(self, choices: Sequence[Choice]) -> float | None:
+        """Return how far the outputs of a plan's sketch shift."""
+        return self._sketches.get(key_of(choices))
+
+    def add_sketch(self, choices: Sequence[Choice], shift: float) -> None:
+        """Remember a sketch."""
+        self._sketches[key_of(choices)] = shift
+        self._save()
+
+    def _save(self) -> None:
         if self.path is not None:
             try:
                 self._write(self.path)
@@ -67,6 +80,7 @@ class Ledger:
             "setting": self.setting,
             "baseline": self.baseline and asdict(self.baseline),
             "trials": [asdict(one) for one in self._trials.values()],
+            "sketches": [{"choices": key, "shift": shift} for key, shift in self._sketches.items()],
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n", force=True)
@@ -77,7 +91,7 @@ def key_of(choices: Sequence[Choice]) -> Key:
     return tuple(sorted((choice.site, choice.scheme, choice.ranks) for choice in choices))
 
 
-def _read(path: Path, setting: str) -> tuple[Baseline | None, list[Trial]]:
+def _read(path: Path, setting: str) -> tuple[Baseline | None, list[Trial], dict[Key, float]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("onnxlr_search_state") != _VERSION:
@@ -87,7 +101,8 @@ def _read(path: Path, setting: str) -> tuple[Baseline | None, list[Trial]]:
                 f"{path} is the state of another search (other model, data or target)", "delete it to begin anew"
             )
         baseline = data["baseline"] and Baseline(**data["baseline"])
-        return baseline, [_trial(entry) for entry in data["trials"]]
+        sketches = {_key(entry["choices"]): float(entry["shift"]) for entry in data["sketches"]}
+        return baseline, [_trial(entry) for entry in data["trials"]], sketches
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})", "check the file and its permissions") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -102,3 +117,7 @@ def _trial(entry: dict[str, Any]) -> Trial:
     entry["layers"] = tuple(LayerTime(**one) for one in entry["layers"])
     entry["errors"] = tuple((site, error) for site, error in entry["errors"])
     return Trial(**entry)
+
+
+def _key(entry: list[Any]) -> Key:
+    return tuple((site, scheme, tuple(ranks)) for site, scheme, ranks in entry)

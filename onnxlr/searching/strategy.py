@@ -5,12 +5,10 @@ from __future__ import annotations
 from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
-from onnxlr.planning.rules import RULES
+from onnxlr.planning.rules import in_words
+from onnxlr.searching.sketches import choose, descend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from onnxlr.report.searched import Trial
     from onnxlr.searching.course import Attempt, Course
     from onnxlr.searching.goals import Goals
 
@@ -26,18 +24,18 @@ POWER = 0.25
 """What is lost rises steeply with the logarithm of speed, about with this power's inverse."""
 BACK = 0.85
 """How far to go back, on the logarithm of speed, where nothing holds what it promised."""
-_FEW = 4
-"""Trials that are kept for the search itself when rules are compared."""
-_IDLE = 60
-"""Directions that lead to no new plan, one after the other, before there is thought to be none."""
-_WIDEST = log(1e9)
-"""Weights are moved by this factor at most: past it they would overflow, and change nothing."""
+_AGAIN = 8
+"""Times that more speed is asked for where what was promised was not kept."""
 MISSED = 0.15
 """A trial this far from the speed that was asked for, relative, counts at the speed it got."""
 HOPELESS = 30.0
 """A first trial that loses this many times the limit is followed by the mildest plan: it may be no use to go on."""
 TURN = 2
 """After as many steps back, all in vain, the mildest plan is tried as well."""
+NEAR = 2.0
+"""Where a model that is fast enough loses at most this many times the limit, other allocations of its speed may not."""
+EDGE = log(1.01)
+"""How much more speed than is wanted is asked for at least, as no prediction is exact."""
 FAR = 8.0
 """Rules are compared at a trial that loses at most this many times the limit; further off they say little."""
 
@@ -45,6 +43,8 @@ FAR = 8.0
 def fastest_within(course: Course, goals: Goals) -> None:
     """Find the fastest model whose loss is within the limit."""
     bracket(course, goals)
+    if course.best is None:
+        reach(course, goals)
     if course.best is None:
         return
     back_to_dense(course)
@@ -56,10 +56,14 @@ def bracket(course: Course, goals: Goals) -> None:
     """Bisect on the logarithm of the predicted speed-up; ends early when even a mild plan loses too much."""
     limit = goals.loss or 0.0
     top = log(course.table.fastest)
-    at = min(max(log(_wanted(course, goals)), min(0.5 * top, FIRST)), top)
+    wanted = log(_wanted(course, goals))
+    at = min(wanted + CLOSE if wanted > 0.0 else min(0.5 * top, FIRST), top)
     compared = False
     tried: list[tuple[float, int]] = []
     while course.left > 0:
+        if wanted > 0.0 and not compared:
+            compared = True
+            choose(course, at)
         before = len(course.trials)
         attempt = course.at(exp(at))
         if attempt is None:
@@ -70,7 +74,7 @@ def bracket(course: Course, goals: Goals) -> None:
             at = max(log(trial.faster), 0.0)
         if not course.accurate(trial) and not compared and trial.loss <= FAR * limit:
             compared = True
-            attempt = _best_rule(course, attempt, at)
+            choose(course, at)
         tried.append((at, attempt.number))
         top = max(top, at)
         low, high = _ends(course, tried)
@@ -79,6 +83,8 @@ def bracket(course: Course, goals: Goals) -> None:
         if course.best is not None and log(course.best.faster) >= high:  # the end was unlucky, or chosen ill
             return
         course.learn_weights()
+        if high <= wanted + CLOSE and _near(course, goals):
+            return
         trials = course.trials
         seen = [(where, trials[number].counted) for where, number in tried]
         at = _next(low, high, top, seen, limit)
@@ -103,21 +109,6 @@ def _wanted(course: Course, goals: Goals) -> float:
     return max(wanted, 1.0)
 
 
-def _best_rule(course: Course, first: Attempt, at: float) -> Attempt:
-    """Try the other rules at the same speed and keep the one whose outputs shift least for the speed they got."""
-    best = first
-    for rule in RULES[1:]:
-        attempt = course.at(exp(at), rule=rule) if course.left > _FEW else None
-        if attempt is not None and shift_for_speed(attempt.trial) < shift_for_speed(best.trial):
-            best, course.rule = attempt, rule
-    return best
-
-
-def shift_for_speed(trial: Trial) -> float:
-    """Return the shift relative to what it would be at this speed, up to a constant (see ``POWER``)."""
-    return trial.shift / log(trial.faster) ** (1.0 / POWER) if trial.faster > 1.0 else inf
-
-
 def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], limit: float) -> float:
     """Choose where to look next, on the logarithm of speed."""
     floor = max(limit, 1e-6) / 20.0
@@ -138,50 +129,57 @@ def _next(low: float, high: float, top: float, seen: list[tuple[float, float]], 
     return low + min(max(share, 0.3), 0.7) * (high - low)
 
 
-def improve(course: Course) -> None:
-    """Spend what is left on other allocations at a slightly higher speed than the best: a descent on the weights.
+def reach(course: Course, goals: Goals) -> None:
+    """Try other allocations at the least speed that is wanted, where what was tried there loses little too much."""
+    wanted = log(_wanted(course, goals))
+    while wanted > 0.0 and course.left > 0 and course.best is None and _near(course, goals):
+        attempt = promising(course, wanted + EDGE)
+        if attempt is None:
+            return
+        course.learn_weights()
 
-    One direction at a time is weighted up or down, from the sensitivities as they are known after each trial. A plan
-    that passes sets the new mark.
+
+def _near(course: Course, goals: Goals) -> bool:
+    """Whether a trial that is fast enough loses hardly more than the limit."""
+    fast = [trial.counted for trial in course.trials if goals.fast(trial, course.table.macs)]
+    return min(fast, default=inf) <= NEAR * (goals.loss or 0.0)
+
+
+def improve(course: Course) -> None:
+    """Spend what is left on other allocations at a slightly higher speed than the best, those of the best sketches.
+
+    A plan that passes sets the new mark; where all that were sketched at a mark have failed, half the step is tried.
     """
     if course.best is None:
         return
     fastest = log(course.best.faster)
-    mark = fastest + STEP
-    idle = 0
-    for direction in _directions(course):
-        if course.left <= 0 or mark > log(course.table.fastest) + CLOSE or idle > _IDLE:
-            return
-        moved = {site: course.weights.get(site, 1.0) * exp(value) for site, value in direction.items()}
-        before = len(course.trials)
-        attempt = course.at(exp(mark), weights=moved)
-        if attempt is None or len(course.trials) == before:
-            idle += 1
+    step = STEP
+    while course.left > 0 and step >= 0.25 * STEP:
+        mark = fastest + step
+        attempt = promising(course, mark) if mark <= log(course.table.fastest) + CLOSE else None
+        if attempt is None:
+            step *= 0.5
             continue
-        idle = 0
         course.learn_weights()
-        if course.accurate(attempt.trial):
-            mark = max(log(attempt.trial.faster), mark) + STEP
         standing = BACK * fastest if course.best is None else log(course.best.faster)
-        if standing < fastest:  # what led was lucky, as is known by now
-            mark = standing if course.best is None else standing + STEP
-        fastest = standing
+        if standing > fastest:
+            step = STEP
+        fastest = standing  # less than before where what led was lucky, as is known by now
 
 
-def _directions(course: Course) -> Iterator[dict[str, float]]:
-    """Yield changes of the log-weights by site: none, then each layer (of many, each quarter), up and down."""
-    sites = [row.site for row in course.table.rows if row.options]
-    parts = min(len(sites), 4)
-    if parts == 0:
-        return
-    groups = [set(sites[i * len(sites) // parts : (i + 1) * len(sites) // parts]) for i in range(parts)]
-    size = log(2.0)
-    while True:
-        yield dict.fromkeys(sites, 0.0)
-        for group in groups:
-            for sign in (1.0, -1.0):
-                yield {site: sign * size if site in group else 0.0 for site in sites}
-        size = min(1.5 * size, _WIDEST)  # what was too little to change a plan is not tried again
+def promising(course: Course, mark: float) -> Attempt | None:
+    """Try the plan at ``mark`` whose sketch shifts least of those that were not tried; None where all were."""
+    picks = course.plan(exp(mark), course.rule, course.weights)
+    if not picks:
+        return None
+    start = course.look(picks, course.rule, course.weights)
+    for look in descend(course, mark, start, course.bench.looks):
+        before = len(course.trials)
+        attempt = course.attempt(look.picks, in_words(look.rule, look.weights))
+        if attempt is not None and len(course.trials) > before:
+            course.weights = dict(look.weights)
+            return attempt
+    return None
 
 
 def back_to_dense(course: Course) -> None:
@@ -201,17 +199,15 @@ def most_accurate(course: Course, goals: Goals) -> None:
     """Find the model that loses least among those that are fast and small enough."""
     asked = max(log(_wanted(course, goals)), 0.0)
     at, top = asked, log(course.table.fastest)
-    for rule in RULES:
-        attempt = course.at(exp(at), rule=rule)
-        if attempt is None:
+    choose(course, at)
+    attempt = course.at(exp(at))
+    for _ in range(_AGAIN):
+        if attempt is None or goals.fast(attempt.trial, course.table.macs) or course.left <= 0 or at >= top:
             break
-        for _ in range(3):
-            if goals.fast(attempt.trial, course.table.macs) or course.left <= 0 or at >= top:
-                break
-            missed = max(log(_wanted(course, goals)) - log(attempt.trial.faster), 0.01)
-            at = min(at + missed + 0.01, top)
-            again = course.at(exp(at), rule=rule)
-            if again is None or again.number == attempt.number:
-                break
-            attempt = again
+        missed = max(log(_wanted(course, goals)) - log(attempt.trial.faster), 0.01)
+        at = min(at + missed + 0.01, top)
+        before = attempt.number
+        attempt = course.at(exp(at))
+        if attempt is not None and attempt.number == before:
+            break
     back_to_dense(course)

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxlr.build import build
+from onnxlr.calibrate import affordable, fit_alone
 from onnxlr.cost.profile import ProfileOptions, profile
 from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
 from onnxlr.cost.turns import clock_of
 from onnxlr.errors import ModelError
+from onnxlr.factorize import factorize
 from onnxlr.model_io import dense_size, runnable
+from onnxlr.prepare import only
 from onnxlr.report.searched import Baseline, LayerTime, Trial
 from onnxlr.target import bind, seeded_feeds
+from onnxlr_passes.base import PassError
+from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 TIMING = TimingOptions(budget_s=0.6, warmup_s=0.1)
 PROFILING = ProfileOptions(budget_s=0.3)
 MOST_TIMINGS = 3
+BLIND_LOOKS = 8
+"""Plans that are sketched for a trial where chains are factorized from the weights alone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +60,24 @@ class Workbench:
     def build(self, choices: Sequence[Choice]) -> Built:
         """Fit and write the chains."""
         return build(self.prepared, self.model.folder, self.target, self.calibration, choices, lambda _: None)
+
+    @property
+    def looks(self) -> int:
+        """How many plans may be sketched for a trial: few where layers are wide, as fits then take long."""
+        return BLIND_LOOKS if self.calibration is None else affordable(self.calibration)
+
+    def sketch(self, choices: Sequence[Choice]) -> float:
+        """Return how far the outputs shift with every chain fitted alone: quicker than a trial, which refits them."""
+        if self.calibration is None:
+            made = factorize(only(self.prepared, [choice.site for choice in choices]), choices, lambda _: None)
+            chains = {one.choice.site: one.chain for one in made}
+        else:
+            chains = fit_alone(self.prepared, self.calibration, choices)
+        try:
+            model = Decompose(chains, self.model.folder)(self.prepared.proto).model
+        except PassError as error:
+            raise ModelError(str(error), "exclude that layer with --exclude") from error
+        return self.verifier.judge(model).shift
 
     def attempt(self, table: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
         """Try the plan of ``picks``; whether goals are met is left open (False)."""

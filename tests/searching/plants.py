@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from onnxlr.report.searched import LayerTime, Trial
 from onnxlr.searching.allocation import allocate
 from onnxlr.searching.course import Course
 from onnxlr.searching.goals import Goals
-from onnxlr.searching.ledger import Ledger
+from onnxlr.searching.ledger import Ledger, key_of
 from onnxlr.searching.table import Option, Row, Table
 from onnxlr_passes.extents import Extent
 from onnxlr_passes.sites import locate
@@ -58,16 +59,31 @@ def table(sharpness: Sequence[float]) -> Table:
 
 @dataclass(eq=False)
 class Plant:
-    """Says what a plan loses, the sum of sensitivity x error^2, and how fast it is; ``slow`` layers take longer."""
+    """Says what a plan loses, the sum of sensitivity x error^2, and how fast it is; ``slow`` layers take longer.
+
+    A sketch shifts by what the plan loses, times ``faithless`` to a standard normal power of its own.
+    """
 
     sensitivity: Mapping[str, float]
     original: Table
     slow: Mapping[str, float] = field(default_factory=dict)
+    faithless: float = 1.2
+    looks: int = 8
     tried: int = 0
+    sketched: int = 0
 
     def build(self, choices: Sequence[Choice]) -> Built:
         del choices
         return Built(onnx.ModelProto(), (), {})
+
+    def loss(self, choices: Sequence[Choice]) -> float:
+        options = self.original.picks(choices)
+        return sum(self.sensitivity.get(site, 1.0) * option.error**2 for site, option in options.items())
+
+    def sketch(self, choices: Sequence[Choice]) -> float:
+        self.sketched += 1
+        off = np.random.default_rng(crc32(repr(key_of(choices)).encode())).standard_normal()
+        return self.loss(choices) * self.faithless ** float(off)
 
     def attempt(self, now: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
         self.tried += 1
@@ -75,7 +91,7 @@ class Plant:
         options = self.original.picks(choices)
         real = {site: option.ms * self.slow.get(site, 1.0) for site, option in options.items()}
         latency = self.original.original_ms - sum(1.0 - ms for ms in real.values())
-        loss = sum(self.sensitivity.get(site, 1.0) * option.error**2 for site, option in options.items())
+        loss = self.loss(choices)
         faster = self.original.original_ms / latency
         details: dict[str, Any] = {
             "macs": sum(

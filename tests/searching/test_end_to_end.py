@@ -89,7 +89,7 @@ def test_the_fastest_model_within_a_drop_is_found_and_reported(tmp_path: Path) -
     assert found.trial.loss <= 0.1
     assert found.trial.met
     assert 1 <= len(found.trials) <= 5
-    assert found.trials[0].how.endswith(", weighted"), "data tell how much layers matter before the first trial"
+    assert found.trials[0].how.endswith(", by sensitivity"), "data tell how much layers matter before the first trial"
     assert measured.speedup.ratio > 1.0
     assert accuracy.metric == "top1"
     assert (found.protocol.choosing, found.protocol.held, accuracy.samples) == (100, 100, 100)
@@ -210,6 +210,6 @@ def test_an_interrupted_front_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(kept) == 2
     front = onnxlr.search(model, **asked)
     assert kept <= {trial.faster for trial in front.trials}
-    state.write_text(json.dumps({"onnxlr_search_state": 2, "setting": "other", "baseline": None, "trials": []}))
+    state.write_text(json.dumps({"onnxlr_search_state": 3, "setting": "other", "baseline": None, "trials": []}))
     with pytest.raises(UsageError, match="state of another search"):
         onnxlr.search(model, **asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import log
+from math import exp, log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +11,10 @@ import pytest
 
 import onnxlr.searching.course
 from onnxlr.report.searched import Trial
-from onnxlr.searching.front import unbeaten
+from onnxlr.searching.front import between, fill, gaps_of, unbeaten
 from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger
-from onnxlr.searching.strategy import bracket, fastest_within, improve, most_accurate
+from onnxlr.searching.strategy import MILD, bracket, fastest_within, improve, most_accurate
 from tests.searching.plants import Plant, course, optimum, table
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Noisy(Plant):
 def noisy(limit: float, noise: Sequence[float], each: int = 1) -> tuple[Noisy, Course]:
     """Layers that matter alike, ``each`` of three kinds; losses have a standard error of 0.4 of the limit."""
     original, goals = table([5.0, 9.0, 15.0] * each), Goals(max_drop=limit)
-    plant = Noisy({row.site: 1.0 for row in original.rows}, original, error=0.4 * limit, noise=noise)
+    plant = Noisy({row.site: 1.0 for row in original.rows}, original, looks=3, error=0.4 * limit, noise=noise)
     return plant, course(plant, goals)
 
 
@@ -217,3 +217,16 @@ def trial(faster: float, loss: float) -> Trial:
     return Trial(
         (), "", faster, faster, faster, faster, 1.0, 1.0, False, 1, 1, 1, loss, 0.0, loss, None, loss, False, (), ()
     )
+
+
+def test_the_front_fills_its_widest_gaps() -> None:
+    """Neighbours on the front are nowhere much further apart than on average, where a search may choose."""
+    original = table([5.0, 9.0, 15.0] * 2)
+    tried = course(Plant({row.site: 1.0 for row in original.rows}, original), Goals(), 24)
+    top = log(original.fastest)
+    for share in (0.5, 1.0):
+        tried.at(exp(between(MILD, top, share)))
+    widest = max(high - low for low, high in gaps_of(tried.trials, top))
+    fill(tried, top)
+    assert tried.left == 0
+    assert max(high - low for low, high in gaps_of(tried.trials, top)) < 0.4 * widest
