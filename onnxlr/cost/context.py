@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 from onnxlr_passes.chain import Chain
 from onnxlr_passes.decompose import Decompose
 from onnxlr_passes.geometry import Geometry
+from onnxlr_passes.tiled import conv_attributes
 
 if TYPE_CHECKING:
     from onnxlr.cost.placement import Placement
@@ -73,7 +74,8 @@ class _Builder:
     def conv(self, value: str, out: str, channels: tuple[int, int], geometry: Geometry) -> str:
         into, given = channels
         names = [value, self.weight(f"{out}_w", given, into // geometry.group, *geometry.kernel)]
-        node = helper.make_node("Conv", [*names, self.weight(f"{out}_b", given)], [out], **_attributes(geometry))
+        node = helper.make_node("Conv", [*names, self.weight(f"{out}_b", given)], [out])
+        node.attribute.extend(conv_attributes(geometry))
         self.nodes.append(node)
         return out
 
@@ -111,18 +113,6 @@ def _linear(made: _Builder, placement: Placement) -> onnx.ModelProto:
     else:
         made.nodes.append(helper.make_node("MatMul", ["x", made.weight("w", into, given)], [_LAYER]))
     return made.model((placement.batch, into), (placement.batch, given))
-
-
-def _attributes(geometry: Geometry) -> dict[str, Any]:
-    fixed: dict[str, Any] = {
-        "kernel_shape": list(geometry.kernel),
-        "strides": list(geometry.strides),
-        "dilations": list(geometry.dilations),
-        "group": geometry.group,
-    }
-    if geometry.auto_pad != "NOTSET":
-        return fixed | {"auto_pad": geometry.auto_pad}
-    return fixed | {"pads": [begin for begin, _ in geometry.pads] + [end for _, end in geometry.pads]}
 
 
 def _numbers(shape: tuple[int, ...], dtype: Any) -> Array:
