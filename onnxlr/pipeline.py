@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from onnxlr.accuracy import accuracy_of, check_goals
@@ -93,7 +94,8 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     if request.dry_run:
         return Outcome(prepared.proto, plan, summary)
     if request.validate:
-        summary = replace(summary, measured=_measure(model, prepared, built, calibration, request, progress))
+        at_best = inf if searched is None else searched.trial.original_ms
+        summary = replace(summary, measured=_measure(model, prepared, built, calibration, request, at_best, progress))
     if judges is not None:
         progress("evaluate", 0.0)
         summary = replace(summary, accuracy=accuracy_of(judges.held(), built.proto))
@@ -190,6 +192,7 @@ def _measure(
     built: Built,
     calibration: Calibration | None,
     request: Request,
+    at_best: float,
     progress: Progress,
 ) -> Measured:
     proof = prove(
@@ -202,6 +205,7 @@ def _measure(
         folder=model.folder,
         target=request.target,
         seed=request.seed,
+        at_best=at_best,
         progress=_stage(progress, "measure"),
     )
     return Measured(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from onnxlr.build import build
 from onnxlr.calibrate import affordable, fit_alone
+from onnxlr.cost.calm import time_at_best, time_at_rest
 from onnxlr.cost.profile import ProfileOptions, profile
-from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
+from onnxlr.cost.timing import TimingOptions, speedup
 from onnxlr.cost.turns import clock_of
 from onnxlr.errors import ModelError
 from onnxlr.factorize import factorize
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 TIMING = TimingOptions(budget_s=0.6, warmup_s=0.1)
 PROFILING = ProfileOptions(budget_s=0.3)
-MOST_TIMINGS = 3
 BLIND_LOOKS = 8
 """Plans that are sketched for a trial where chains are factorized from the weights alone."""
 
@@ -113,14 +113,12 @@ class Workbench:
 
     def _time(self, model: onnx.ModelProto) -> tuple[Timing, Timing, int]:
         """Time both models in turns; again where the machine was restless, and the calmest counts."""
-        tried: list[tuple[Timing, Timing]] = []
         with runnable(model, self.model.folder) as source:
-            new = bind(self.target.session(source), self.feeds)
-            while len(tried) < MOST_TIMINGS and not any(stable(*pair) for pair in tried):
-                before, after = time_interleaved((self.original, new), TIMING, clock=clock_of(self.target))
-                tried.append((before, after))
-        before, after = min(tried, key=lambda pair: (not stable(*pair), pair[0].spread + pair[1].spread))
-        return before, after, len(tried)
+            runners = (self.original, bind(self.target.session(source), self.feeds))
+            (before, after), tries = time_at_rest(
+                runners, TIMING, at_best=self.baseline.original_ms, clock=clock_of(self.target)
+            )
+        return before, after, tries
 
     def _layers(self, built: Built, picks: Mapping[str, Option], latency_ms: float) -> tuple[LayerTime, ...]:
         """Return each chain's time within the whole model."""
@@ -137,11 +135,6 @@ class Workbench:
             )
             for site in sites
         )
-
-
-def stable(before: Timing, after: Timing) -> bool:
-    """Whether both latencies may be quoted."""
-    return not (before.unstable or after.unstable)
 
 
 @contextmanager
@@ -166,7 +159,7 @@ def workbench(
     with runnable(model.proto, model.folder) as source:
         original = bind(target.session(source), feeds)
         if known is None:
-            (timing,) = time_interleaved([original], TIMING, clock=clock_of(target))
+            timing = time_at_best(original, TIMING, clock_of(target))
             try:
                 seen = profile(prepared.proto, model.folder, target, feeds, PROFILING)
                 dense = layer_times(seen, sites, timing.median_ms)
