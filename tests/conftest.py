@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import onnxlr.cost.calm
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,3 +21,10 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time once: no test goes by latencies, and other work on the machine would make many of them wait."""
+    monkeypatch.setattr(onnxlr.cost.calm, "TRIES", 1)
+    monkeypatch.setattr(onnxlr.cost.calm, "BASELINES", 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import onnxlr.cost.calm
-from onnxlr.cost.calm import TRIES, time_at_best, time_at_rest
+from onnxlr.cost.calm import time_at_best, time_at_rest
 from onnxlr.cost.timing import TimingOptions, speedup
 
 if TYPE_CHECKING:
@@ -43,9 +43,13 @@ class Machine:
         self.timings += share >= 1.0
 
 
+TRIES = 4
+
+
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxlr.cost.calm, "PAUSE_S", 0.0)
+def without_pauses(monkeypatch: pytest.MonkeyPatch, _impatient: None) -> None:
+    for name, value in (("PAUSE_S", 0.0), ("TRIES", TRIES), ("BASELINES", 3)):
+        monkeypatch.setattr(onnxlr.cost.calm, name, value)
 
 
 def timed(machine: Machine, at_best: float) -> tuple[float, float, int]:
