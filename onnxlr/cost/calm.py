@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from onnxlr.cost.timing import Runner, Timing
 
-TRIES = 5
+TRIES = 4
 RESTLESS = 1.04
 """A machine is not at rest while the first model takes this many times what it took at best."""
-PAUSE_S = 2.0
+PAUSE_S = 1.0
 """Seconds before a restless timing is made again: what disturbed it may pass."""
 BASELINES = 3
 """Timings of one model, of which the fastest says what it takes at best."""

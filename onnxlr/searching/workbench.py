@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 TIMING = TimingOptions(budget_s=0.6, warmup_s=0.1)
 PROFILING = ProfileOptions(budget_s=0.3)
-BLIND_LOOKS = 8
-"""Plans that are sketched for a trial where chains are factorized from the weights alone."""
+BLIND_LOOKS = 3
+"""Plans that are sketched for a trial where chains are factorized from the weights alone: that takes as long."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
