@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlr.calibrate import affordable, fit_alone
+from onnxlr.build import build_alone
+from onnxlr.calibrate import affordable
 from onnxlr.calibration.walker import Walker
 from onnxlr.planning.rules import RULES, hypotheses, in_words
 from onnxlr.report.allocated import Allocated, Tried
 from onnxlr.sensitivity import apart, sensitivities, tempered
-from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,8 +60,8 @@ class _Bench:
 
     def measure(self, shares: Sequence[Share]) -> float:
         """Return the relative L2 error of the outputs, every layer fitted to what the original shows it."""
-        chains = fit_alone(self.prepared, self.calibration, [share.choice for share in shares])
-        rewritten = Decompose(chains, self.folder)(self.prepared.proto).model
+        choices = [share.choice for share in shares]
+        rewritten = build_alone(self.prepared, self.folder, self.calibration, choices)
         return apart(self._as_it_was, self._outputs(rewritten))
 
     def predict(self, shares: Sequence[Share]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlr.calibrate import fit_to_data
+from onnxlr.calibrate import fit_alone, fit_to_data
 from onnxlr.errors import ModelError
 from onnxlr.factorize import factorize
 from onnxlr.prepare import only
@@ -58,9 +58,25 @@ def build(
         made = factorize(workloads, choices, progress)
     else:
         made, refitted = fit_to_data(prepared, folder, target, calibration, choices, progress)
+    chains = refitted | {one.choice.site: one.chain for one in made}
+    return Built(_written(prepared, folder, chains), made, refitted)
+
+
+def build_alone(
+    prepared: Prepared, folder: Path | None, calibration: Calibration, choices: Sequence[Choice]
+) -> onnx.ModelProto:
+    """Return the model with every chosen chain fitted to what its layer sees and answers in the original.
+
+    Raises
+    ------
+    ModelError
+        When a factor overflows the model's type.
+    """
+    return _written(prepared, folder, fit_alone(prepared, calibration, choices))
+
+
+def _written(prepared: Prepared, folder: Path | None, chains: Mapping[str, Chain]) -> onnx.ModelProto:
     try:
-        chains = refitted | {one.choice.site: one.chain for one in made}
-        proto = Decompose(chains, folder)(prepared.proto).model
+        return Decompose(chains, folder)(prepared.proto).model
     except PassError as error:
         raise ModelError(str(error), "exclude that layer with --exclude") from error
-    return Built(proto, made, refitted)

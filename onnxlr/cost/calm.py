@@ -1,8 +1,8 @@
 """Timings made while the machine is at rest, as far as waiting a little can bring that about.
 
 Taking turns hides what slows all models alike. What competes for caches and memory does not slow them alike: of a
-ResNet-18 whose layers are computed by tiles, 1.63 times faster at rest, 1.44 was seen while the original itself took a
-tenth longer.
+ResNet-18 with nine layers computed by tiles, 1.6 times faster at rest, 1.43 was seen while the original itself took a
+ninth longer.
 """
 
 from __future__ import annotations

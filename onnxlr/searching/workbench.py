@@ -6,20 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onnxlr.build import build
-from onnxlr.calibrate import affordable, fit_alone
+from onnxlr.build import build, build_alone
+from onnxlr.calibrate import affordable
 from onnxlr.cost.calm import time_at_best, time_at_rest
 from onnxlr.cost.profile import ProfileOptions, profile
 from onnxlr.cost.timing import TimingOptions, speedup
 from onnxlr.cost.turns import clock_of
 from onnxlr.errors import ModelError
-from onnxlr.factorize import factorize
 from onnxlr.model_io import dense_size, runnable
-from onnxlr.prepare import only
 from onnxlr.report.searched import Baseline, LayerTime, Trial
 from onnxlr.target import bind, seeded_feeds
-from onnxlr_passes.base import PassError
-from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,14 +65,9 @@ class Workbench:
     def sketch(self, choices: Sequence[Choice]) -> float:
         """Return how far the outputs shift with every chain fitted alone: quicker than a trial, which refits them."""
         if self.calibration is None:
-            made = factorize(only(self.prepared, [choice.site for choice in choices]), choices, lambda _: None)
-            chains = {one.choice.site: one.chain for one in made}
+            model = self.build(choices).proto
         else:
-            chains = fit_alone(self.prepared, self.calibration, choices)
-        try:
-            model = Decompose(chains, self.model.folder)(self.prepared.proto).model
-        except PassError as error:
-            raise ModelError(str(error), "exclude that layer with --exclude") from error
+            model = build_alone(self.prepared, self.model.folder, self.calibration, choices)
         return self.verifier.judge(model).shift
 
     def attempt(self, table: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
