@@ -69,7 +69,7 @@ class Seen:
 
     def metric(self) -> Metric:
         """Return the metric to choose and fit by, with a ridge: more where few rows show many directions."""
-        share = 1e-3 + UNSEEN * self.mean.shape[1] / max(self.count, 1)
+        share = ridge_of(self.mean.shape[1], self.count)
         spread = read(self.spread)
         if not self.wide:
             return Covariance(lifted(spread, share), self.mean)
@@ -85,6 +85,11 @@ class Seen:
     def sums(self) -> Array | None:
         """Outputs (rows, T) of the Add, where the layer feeds just one and the operands are of one shape."""
         return None if self.joined is None else read(self.joined)
+
+
+def ridge_of(columns: int, count: int) -> float:
+    """Return the ridge, relative to the mean variance, where ``count`` rows of ``columns`` were seen."""
+    return 1e-3 + UNSEEN * columns / max(count, 1)
 
 
 def places(model: onnx.ModelProto, sites: Sequence[Site]) -> tuple[Place, ...]:

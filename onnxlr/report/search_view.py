@@ -24,7 +24,7 @@ MOST_LAYERS = 40
 
 def render_search(found: Searched, macs: int) -> list[RenderableType]:
     """Return the trials, the layers of the chosen one, and how it was judged; ``macs`` are those of the original."""
-    head = f"{len(found.trials)} models tried, {found.most_trials} allowed; * is the one taken"
+    head = f"models tried: {len(found.trials)} of at most {found.most_trials}; * is the one taken"
     parts: list[RenderableType] = [
         Text(head, style="bold"),
         trials_table(found.trials, found.protocol, macs, found.chosen),

@@ -140,8 +140,9 @@ def reach(course: Course, goals: Goals) -> None:
 
 
 def _near(course: Course, goals: Goals) -> bool:
-    """Whether a trial that is fast enough loses hardly more than the limit."""
-    fast = [trial.counted for trial in course.trials if goals.fast(trial, course.table.macs)]
+    """Whether a trial that is fast enough, or was predicted to be, loses hardly more than the limit."""
+    wanted = _wanted(course, goals)
+    fast = [trial.counted for trial in course.trials if max(trial.faster, trial.predicted) >= wanted]
     return min(fast, default=inf) <= NEAR * (goals.loss or 0.0)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxlr.planning.knapsack import knapsack, pareto
+from onnxlr.planning.one_budget import GAP
 
 number = st.integers(0, 20).map(float)
 entries = st.lists(st.tuples(number, number), min_size=1, max_size=4)
@@ -32,6 +34,36 @@ def test_equals_brute_force(layers: list[list[tuple[float, float]]], budget: flo
     assert len(picks) == len(layers)
     assert sum(of[pick] for of, pick in zip(costs, picks, strict=True)) <= budget
     assert sum(of[pick] for of, pick in zip(losses, picks, strict=True)) == best
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_losses_may_span_decades(seed: int) -> None:
+    """A small gap relative to the greatest loss is not small relative to the best."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        [(float(c), float(v)) for c, v in zip(rng.random(5), 10.0 ** rng.uniform(-9, 0, 5), strict=True)]
+        for _ in range(4)
+    ]
+    budget = float(rng.uniform(0.5, 3.0))
+    picks = knapsack([[c for c, _ in of] for of in layers], [[v for _, v in of] for of in layers], budget)
+    best = brute_force(layers, budget)
+    assert (picks is None) == (best is None)
+    if picks is not None and best is not None:
+        assert sum(of[pick][1] for of, pick in zip(layers, picks, strict=True)) <= best * (1 + 2 * GAP)
+
+
+def test_losses_proportional_to_costs_stay_tractable() -> None:
+    """Every sum is on the front then; the work must not grow with their number, 21^20."""
+    rng = np.random.default_rng(0)
+    shares = np.sort(rng.random((20, 20)), axis=1)
+    size = rng.uniform(0.2, 2.0, (20, 1))
+    costs, losses = size * shares, size * (1.0 - shares)
+    budget = 0.5 * float(size.sum())
+    picks = knapsack(costs.tolist(), losses.tolist(), budget)
+    assert picks is not None
+    lost = sum(losses[layer, pick] for layer, pick in enumerate(picks))
+    assert lost <= (float(size.sum()) - budget) * (1 + 2 * GAP)
 
 
 def test_infeasible_is_none() -> None:

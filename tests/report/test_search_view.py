@@ -69,7 +69,7 @@ def test_a_provider_that_tells_no_nodes_apart_has_no_table_of_them() -> None:
 def test_trials_layers_and_protocol_are_told() -> None:
     shown = text(render_search(SEARCHED, 100))
     for words in (
-        "1 models tried, 16 allowed",
+        "models tried: 1 of at most 16",
         "1*",
         "40.0%",
         "2.00x",

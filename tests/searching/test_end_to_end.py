@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from math import inf
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +13,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxlr
+import onnxlr.prove
+import onnxlr.searching.workbench
+from onnxlr.cost.calm import time_at_rest
 from onnxlr.errors import BudgetError, UsageError
 from tests.cli.small import files, kernel, written
 from tests.cli.small import onnxlr as run_onnxlr
 from tests.passes.one_conv import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from onnxlr.cost.timing import Runner, Timing, TimingOptions
 
 Array = np.ndarray[Any, Any]
 QUICK = ("basis", "tucker2")
@@ -97,6 +105,33 @@ def test_the_fastest_model_within_a_drop_is_found_and_reported(tmp_path: Path) -
     assert {layer.site for layer in found.trial.layers} == {choice.site for choice in result.plan.choices}
     assert all(layer.realised_ms is not None for layer in found.trial.layers)
     assert json.loads(result.summary.to_json())["searched"]["trials"]
+
+
+def test_timings_are_told_what_the_original_takes_at_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every trial and of the proof: without it a busy machine is not told from a slow one."""
+    told: list[float] = []
+
+    def listening(
+        runners: Sequence[Runner],
+        options: TimingOptions,
+        *,
+        at_best: float,
+        clock: Callable[[], int] = perf_counter_ns,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> tuple[tuple[Timing, ...], int]:
+        told.append(at_best)
+        return time_at_rest(runners, options, at_best=at_best, clock=clock, progress=progress)
+
+    for module in (onnxlr.searching.workbench, onnxlr.prove):
+        monkeypatch.setattr(module, "time_at_rest", listening)
+    model = classifier()
+    judged = labelled(tmp_path, model)
+    result = onnxlr.rewrite(model, evaluation=judged, max_drop=0.5, scheme=("basis",), trials=1, threads=1, cache=False)
+    found = result.summary.searched
+    assert found is not None
+    assert len(told) == 2
+    assert 0.0 < told[0] < inf
+    assert told[1] == found.trial.original_ms
 
 
 def test_an_impossible_drop_is_refused_and_nothing_written(tmp_path: Path) -> None:

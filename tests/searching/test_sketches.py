@@ -120,3 +120,19 @@ def test_a_speed_that_just_loses_too_much_is_reached_by_another_allocation() -> 
     assert again.trials[0].loss > limit
     assert again.best is not None
     assert again.best.faster >= 2.0
+
+
+def test_a_speed_that_was_predicted_and_just_missed_is_reached_by_another_allocation() -> None:
+    """Chains take longer than predicted: the first trial is a little too slow, and loses a little too much."""
+    tried = plant(1.1)
+    tried.looks = 4
+    tried.slow = dict.fromkeys(tried.sensitivity, 1.2)
+    made = course(tried, Goals(max_drop=1.0, min_speedup=2.0))
+    fastest_within(made, made.goals)
+    first = made.trials[0]
+    assert first.faster < 2.0 < first.predicted
+    goals = Goals(max_drop=0.9 * first.loss, min_speedup=2.0)
+    again = course(tried, goals)
+    fastest_within(again, goals)
+    assert again.best is not None
+    assert again.best.faster >= 2.0

@@ -37,6 +37,45 @@ def test_a_trained_layer_and_back_at_full_rank(name: str) -> None:
     assert (back.stride, back.dilation, back.groups) == (conv.stride, conv.dilation, conv.groups)
 
 
+FITTED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "separable": (layers.SeparableConv2d, {"rank": 4}),
+    "basis": (layers.BasisConv2d, {"rank": 3}),
+    "tucker": (layers.TuckerConv2d, {"rank": (3, 4)}),
+    "cp3": (layers.CPConv2d, {"rank": 6}),
+    "cp4": (layers.CPConv2d, {"rank": 6, "form": "cp4"}),
+    "composite": (layers.CompositeConv2d, {"filters": (2, 2, 1)}),
+}
+
+
+def correlated(seed: int) -> torch.Tensor:
+    """Inputs (256, 6, 9, 10) of mean 1 that vary along two directions of the channels more than along the others."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.diag(torch.tensor([3.0, 2.0, 0.3, 0.2, 0.1, 0.1])) @ torch.randn(6, 6, generator=generator)
+    return 1.0 + torch.einsum("nshw,st->nthw", torch.randn(256, 6, 9, 10, generator=generator), mixing)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", FITTED)
+def test_factors_for_what_a_layer_sees_keep_more_of_it(name: str, bias: bool) -> None:
+    kind, options = FITTED[name]
+    conv = dense(6, 8, 3, 3, padding=1, bias=bias)
+    seen, other = correlated(1)[:200], correlated(1)[200:]
+
+    def lost(made: nn.Module) -> float:
+        return float((made(other) - conv(other)).detach().square().mean())
+
+    alone, fitted = kind.from_conv(conv, **options), kind.from_conv(conv, **options, inputs=seen)
+    assert lost(fitted) < 0.9 * lost(alone)
+    assert (fitted.to_conv().bias is None) == (not bias)
+
+
+def test_inputs_must_be_those_of_the_layer() -> None:
+    conv = dense(6, 8, 3, 3)
+    for shape in ((4, 5, 9, 9), (6, 9, 9), (0, 6, 9, 9)):
+        with pytest.raises(ValueError, match="are not those of"):
+            layers.BasisConv2d.from_conv(conv, rank=2, inputs=torch.zeros(shape))
+
+
 @pytest.mark.parametrize("name", scratch())
 def test_the_dense_equivalent_computes_the_same(name: str) -> None:
     made = scratch()[name].eval()

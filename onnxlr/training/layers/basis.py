@@ -11,7 +11,7 @@ from onnxlr.schemes.base import LayerShape
 from onnxlr.schemes.basis import Basis
 from onnxlr.training.layers.chain import LowRankConv
 from onnxlr.training.layers.geometry import AnyConv, Sizes, make_geometry, set_weight
-from onnxlr.training.layers.solve import factors, like
+from onnxlr.training.layers.solve import bias_of, factors, like
 
 
 class BasisConv2d(LowRankConv):
@@ -46,16 +46,18 @@ class BasisConv2d(LowRankConv):
         self.frozen = frozen
 
     @classmethod
-    def from_conv(cls, conv: AnyConv, *, rank: int, frozen: bool = True) -> Self:
+    def from_conv(cls, conv: AnyConv, *, rank: int, frozen: bool = True, inputs: torch.Tensor | None = None) -> Self:
         """Return the eigenfilters of a trained layer and the 1x1 that mixes them, the best at this rank.
+
+        With ``inputs`` (n, S, ...), such as the layer receives, it keeps what the layer makes of these.
 
         Raises
         ------
         ValueError
             When the layer has nothing to save.
         """
-        chain = factors(Basis(), conv, (rank,))
-        return cls(*like(conv), rank=rank, frozen=frozen).to(conv.weight.dtype).load_chain(chain, conv.bias)
+        chain = factors(Basis(), conv, (rank,), inputs)
+        return cls(*like(conv), rank=rank, frozen=frozen).to(conv.weight.dtype).load_chain(chain, bias_of(conv, chain))
 
     @property
     def basis(self) -> torch.Tensor:

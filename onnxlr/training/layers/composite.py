@@ -10,12 +10,14 @@ from onnxlr.schemes.mixed import Mixed
 from onnxlr.training.layers.chain import LowRankConv
 from onnxlr.training.layers.geometry import AnyConv, Sizes, make_geometry
 from onnxlr.training.layers.separable import SeparableConv2d
-from onnxlr.training.layers.solve import factors, like
+from onnxlr.training.layers.solve import bias_of, factors, like
 from onnxlr_passes.chain import Stage, blank
 from onnxlr_passes.geometry import Geometry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from torch import Tensor
 
 Branch = tuple[int, int, int]
 """Height and width of the filters, and how many."""
@@ -67,20 +69,22 @@ class CompositeConv2d(LowRankConv):
         super().__init__(steps, geometry, bias=bias)
 
     @classmethod
-    def from_conv(cls, conv: AnyConv, *, filters: tuple[int, int, int]) -> Self:
+    def from_conv(cls, conv: AnyConv, *, filters: tuple[int, int, int], inputs: Tensor | None = None) -> Self:
         """Return the best cross-shaped filters, (1 x kw, kh x 1, kh x kw) of each, and their join.
+
+        With ``inputs`` (n, S, ...), such as the layer receives, it keeps what the layer makes of these.
 
         Raises
         ------
         ValueError
             When no cross lies in the kernel: not 2-D, grouped, or without padding.
         """
-        chain = factors(Mixed(), conv, filters)
+        chain = factors(Mixed(), conv, filters, inputs)
         into, out, kernel, stride, padding, dilation, _, bias = like(conv)
         branches = [(*stage.geometry.kernel, stage.out_channels) for stage in chain.steps[0]]
         sizes = [(height, width, count) for height, width, count in branches]
         made = cls(into, out, kernel, stride, padding, dilation, bias, branches=sizes)
-        return made.to(conv.weight.dtype).load_chain(chain, conv.bias)
+        return made.to(conv.weight.dtype).load_chain(chain, bias_of(conv, chain))
 
     def reset_parameters(self) -> None:
         """Draw normal values; the join, where there is one, by its own fan-out as any other layer."""

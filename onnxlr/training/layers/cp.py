@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from onnxlr.schemes.base import LayerShape
 from onnxlr.schemes.cp import Cp3, Cp4
 from onnxlr.training.layers.chain import LowRankConv
 from onnxlr.training.layers.geometry import AnyConv, Sizes, make_geometry
-from onnxlr.training.layers.solve import factors, like
+from onnxlr.training.layers.solve import bias_of, factors, like
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Form = Literal["cp3", "cp4"]
 
@@ -42,16 +45,18 @@ class CPConv2d(LowRankConv):
         super().__init__(steps, geometry, bias=bias, batchnorm=batchnorm)
 
     @classmethod
-    def from_conv(cls, conv: AnyConv, *, rank: int, form: Form = "cp3") -> Self:
+    def from_conv(cls, conv: AnyConv, *, rank: int, form: Form = "cp3", inputs: Tensor | None = None) -> Self:
         """Return a CP decomposition of a trained layer.
+
+        With ``inputs`` (n, S, ...), such as the layer receives, it keeps what the layer makes of these.
 
         Raises
         ------
         ValueError
             When the kernel is pointwise or depthwise, or for ``cp4`` has a single axis.
         """
-        chain = factors(_scheme(form), conv, (rank,))
-        return cls(*like(conv), rank=rank, form=form).to(conv.weight.dtype).load_chain(chain, conv.bias)
+        chain = factors(_scheme(form), conv, (rank,), inputs)
+        return cls(*like(conv), rank=rank, form=form).to(conv.weight.dtype).load_chain(chain, bias_of(conv, chain))
 
 
 class CPConv1d(CPConv2d):

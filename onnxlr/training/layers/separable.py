@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from onnxlr.schemes.base import LayerShape
 from onnxlr.schemes.separable import Separable
 from onnxlr.training.layers.chain import LowRankConv
 from onnxlr.training.layers.geometry import AnyConv, Sizes, make_geometry
-from onnxlr.training.layers.solve import factors, like
+from onnxlr.training.layers.solve import bias_of, factors, like
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Order = Literal["vh", "hv"]
 
@@ -41,16 +44,18 @@ class SeparableConv2d(LowRankConv):
         super().__init__(steps, geometry, bias=bias, batchnorm=batchnorm)
 
     @classmethod
-    def from_conv(cls, conv: AnyConv, *, rank: int, order: Order = "vh") -> Self:
+    def from_conv(cls, conv: AnyConv, *, rank: int, order: Order = "vh", inputs: Tensor | None = None) -> Self:
         """Return the best approximation of a trained layer (Tai et al., theorem 1).
+
+        With ``inputs`` (n, S, ...), such as the layer receives, it keeps what the layer makes of these.
 
         Raises
         ------
         ValueError
             When the kernel has no two axes to take apart.
         """
-        chain = factors(Separable(order), conv, (rank,))
-        return cls(*like(conv), rank=rank, order=order).to(conv.weight.dtype).load_chain(chain, conv.bias)
+        chain = factors(Separable(order), conv, (rank,), inputs)
+        return cls(*like(conv), rank=rank, order=order).to(conv.weight.dtype).load_chain(chain, bias_of(conv, chain))
 
 
 class SeparableConv3d(SeparableConv2d):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from onnxlr.schemes.base import LayerShape
 from onnxlr.schemes.tucker2 import Tucker2Scheme
 from onnxlr.training.layers.chain import LowRankConv
 from onnxlr.training.layers.geometry import AnyConv, Sizes, make_geometry
-from onnxlr.training.layers.solve import factors, like
+from onnxlr.training.layers.solve import bias_of, factors, like
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TuckerConv2d(LowRankConv):
@@ -35,16 +38,18 @@ class TuckerConv2d(LowRankConv):
         super().__init__(steps, geometry, bias=bias, batchnorm=batchnorm)
 
     @classmethod
-    def from_conv(cls, conv: AnyConv, *, rank: tuple[int, int]) -> Self:
+    def from_conv(cls, conv: AnyConv, *, rank: tuple[int, int], inputs: Tensor | None = None) -> Self:
         """Return the Tucker-2 decomposition of a trained layer.
+
+        With ``inputs`` (n, S, ...), such as the layer receives, it keeps what the layer makes of these.
 
         Raises
         ------
         ValueError
             When the kernel is pointwise or has one channel per group.
         """
-        chain = factors(Tucker2Scheme(), conv, rank)
-        return cls(*like(conv), rank=rank).to(conv.weight.dtype).load_chain(chain, conv.bias)
+        chain = factors(Tucker2Scheme(), conv, rank, inputs)
+        return cls(*like(conv), rank=rank).to(conv.weight.dtype).load_chain(chain, bias_of(conv, chain))
 
 
 class TuckerConv1d(TuckerConv2d):
