@@ -113,7 +113,8 @@ def _front(costs: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[n
     """Return the indices that nothing beats in both, by rising cost; the first of equals stays."""
     by_cost = np.lexsort((losses, costs))
     least = np.minimum.accumulate(losses[by_cost])
-    return by_cost[np.concatenate([[True], least[1:] < least[:-1]])]
+    front: NDArray[np.intp] = by_cost[np.concatenate([[True], least[1:] < least[:-1]])]
+    return front
 
 
 def _traced(order: Sequence[int], steps: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]], last: int) -> list[int]:
