@@ -161,6 +161,11 @@ def _for_each(x: Array, where: Ints) -> Ints:
     return where if n == samples else where[np.arange(n) * samples // max(n, 1)]
 
 
+def positions_each(columns: int, samples: int) -> int:
+    """Return how many positions of every sample make up the rows that patches of ``columns`` want."""
+    return -(-max(ROWS, ROWS_PER_COLUMN * columns) // samples)
+
+
 def looks_at(place: Place, counts: Sequence[int], memory: Memory, seed: int) -> tuple[Look, ...]:
     """Return what is looked at in batches of ``counts`` samples: ``ROWS`` rows or more, fewer of a wide layer.
 
@@ -170,7 +175,7 @@ def looks_at(place: Place, counts: Sequence[int], memory: Memory, seed: int) -> 
     columns = place.site.in_channels * geometry.taps
     total = max(sum(counts), 1)
     most = memory.rows(geometry.group, columns)
-    each = -(-max(ROWS, ROWS_PER_COLUMN * columns) // total)
+    each = positions_each(columns, total)
     if most < each * total:
         each = max(most // total, 1)
     every = max(-(-total // most), 1) if each == 1 else 1

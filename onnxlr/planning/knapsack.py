@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
-from onnxlr.planning.one_budget import solve
+from onnxlr.planning.one_budget import front, solve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,9 @@ def knapsack(
         return None
     if not costs:
         return []
-    front = [pareto(cost, loss) for cost, loss in zip(costs, losses, strict=True)]
-    picks = solve(_rows(costs, front), _rows(losses, front), budget)
-    alone = [entries[pick] for entries, pick in zip(front, picks, strict=True)]
+    fronts = [pareto(cost, loss) for cost, loss in zip(costs, losses, strict=True)]
+    picks = solve(_rows(costs, fronts), _rows(losses, fronts), budget)
+    alone = [entries[pick] for entries, pick in zip(fronts, picks, strict=True)]
     if all(_sum(each, alone) <= most for each, most in others):
         return alone
     return _within_all(((costs, budget), *others), losses, _sum(losses, alone))
@@ -89,8 +89,5 @@ def _sum(numbers: Sequence[Sequence[float]], picks: Sequence[int]) -> float:
 
 def pareto(costs: Sequence[float], losses: Sequence[float]) -> list[int]:
     """Return the indices that nothing beats in both cost and loss, by rising cost; the first of equals stays."""
-    kept: list[int] = []
-    for index in sorted(range(len(costs)), key=lambda i: (costs[i], losses[i], i)):
-        if not kept or losses[index] < losses[kept[-1]]:
-            kept.append(index)
+    kept: list[int] = front(np.array(costs, np.float64), np.array(losses, np.float64)).tolist()
     return kept

@@ -51,7 +51,7 @@ def solve(costs: Sequence[NDArray[np.float64]], losses: Sequence[NDArray[np.floa
         least, known = (loss + of_rest for of_rest in after.bounds(budget - cost))
         best = int(known.argmin())
         able = np.union1d(np.flatnonzero(least < (1.0 - GAP) * known[best]), [best])
-        kept = able[_front(cost[able], loss[able])]
+        kept = able[front(cost[able], loss[able])]
         steps.append((kept // entries, kept % entries))
         cost, loss = cost[kept], loss[kept]
     return _traced(order, steps, int(loss.argmin()))
@@ -109,12 +109,13 @@ def _hull(costs: NDArray[np.float64], losses: NDArray[np.float64]) -> list[int]:
     return kept
 
 
-def _front(costs: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return the indices that nothing beats in both, by rising cost; the first of equals stays."""
+def front(costs: NDArray[np.float64], losses: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the indices that nothing beats in both cost and loss, by rising cost; the first of equals stays."""
     by_cost = np.lexsort((losses, costs))
     least = np.minimum.accumulate(losses[by_cost])
-    front: NDArray[np.intp] = by_cost[np.concatenate([[True], least[1:] < least[:-1]])]
-    return front
+    lower = np.concatenate([[True], least[1:] < least[:-1]])[: least.size]
+    kept: NDArray[np.intp] = by_cost[lower]
+    return kept
 
 
 def _traced(order: Sequence[int], steps: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]], last: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from onnxlr.calibration.observe import ROWS, ROWS_PER_COLUMN, ridge_of
+from onnxlr.calibration.observe import positions_each, ridge_of
 from onnxlr.calibration.positions import draw, patches
 from onnxlr.calibration.statistics import Moments, lifted
 from onnxlr.schemes.base import Layer
@@ -59,8 +59,8 @@ def _seen(conv: AnyConv, geometry: Geometry, inputs: torch.Tensor) -> Covariance
         raise ValueError(f"inputs of shape {tuple(inputs.shape)} are not those of {conv}")
     x = inputs.detach().cpu().float().numpy()
     columns = conv.weight[0].numel()
-    each = -(-max(ROWS, ROWS_PER_COLUMN * columns) // len(x))
-    moments = Moments.of(patches(x, geometry, draw(0, len(x), geometry.output_size(x.shape[2:]), each, 0)))
+    where = draw(0, len(x), geometry.output_size(x.shape[2:]), positions_each(columns, len(x)), 0)
+    moments = Moments.of(patches(x, geometry, where))
     if conv.bias is None:
         moments = moments.uncentred()
     return Covariance(lifted(moments.covariance, ridge_of(columns, moments.count)), moments.mean)
