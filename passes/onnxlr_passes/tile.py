@@ -12,16 +12,16 @@ filter, transformed once and for all, takes the fractions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from math import prod
+from math import gcd, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from onnxlr_passes.geometry import Geometry
+from onnxlr_passes.geometry import Geometry
 
+if TYPE_CHECKING:
     Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 FINITE = (0.0, 1.0, -1.0, 2.0, -2.0)
@@ -108,26 +108,21 @@ class Tile:
         t, s = apart.shape[len(axes) : len(axes) + 2]
         return np.ascontiguousarray(apart).reshape(-1, t, s, *kernel)
 
-    def give(self, geometry: Geometry) -> Array:
-        """Return what makes a tile's outputs of its products, (outputs, points), the last axis fastest."""
-        made = np.ones((1, 1))
-        for axis in self.axes(geometry).values():
-            made = np.asarray(np.kron(made, axis.give()), dtype=np.float64)
-        return made
+    def gives(self, geometry: Geometry) -> tuple[Array, ...]:
+        """Return, for every tiled axis, A^T, which makes outputs of products."""
+        return tuple(axis.give() for axis in self.axes(geometry).values())
 
-    def takes(self, geometry: Geometry) -> tuple[tuple[Array, Geometry], ...]:
-        """Return, for every tiled axis, B^T and the geometry of the convolutions that take a tile's inputs with it.
+    def takes(self, geometry: Geometry) -> tuple[tuple[tuple[Array, Geometry], ...], ...]:
+        """Return, for every tiled axis, the convolution at each of its points: its numbers and its geometry.
 
-        Those pad as the layer does, and behind by as much more as an incomplete tile may need.
+        They pad as the layer does, and behind by as much more as an incomplete tile may need. Zeros are left out, at
+        the ends of a row of B^T as far as pads allow, and between its numbers where every other one is zero.
         """
         found = []
         for at, axis in self.axes(geometry).items():
             one = geometry.only(at)
-            strides = tuple(axis.outputs if other == at else 1 for other in range(geometry.rank))
-            kernel = tuple(axis.points if other == at else 1 for other in range(geometry.rank))
-            begin, end = one.pads[at]
-            pads = tuple((begin, end + axis.outputs - 1) if other == at else (0, 0) for other in range(geometry.rank))
-            found.append((axis.take(), replace(one, kernel=kernel, strides=strides, pads=pads)))
+            rows = [_without_zeros(row, one.pads[at][0]) for row in axis.take()]
+            found.append(tuple((numbers, _taking(one, at, axis, numbers, *where)) for numbers, *where in rows))
         return tuple(found)
 
     def products(self, geometry: Geometry) -> Geometry:
@@ -146,14 +141,39 @@ class Tile:
 
     def macs(self, weight: tuple[int, ...], geometry: Geometry, size: tuple[int, ...]) -> int:
         """Return the multiply-adds for one sample, those of taking inputs and giving outputs included."""
-        total, made = 0, 1
-        for take, one in self.takes(geometry):
-            size = one.output_size(size)
+        total, made = 0, weight[1]
+        for take in self.takes(geometry):
+            size = take[0][1].output_size(size)
+            total += made * prod(size) * sum(numbers.size for numbers, _ in take)
             made *= len(take)
-            total += weight[1] * made * len(take) * prod(size)
         size = self.products(geometry).output_size(size)
-        given = prod(size) * self.parameters(weight, geometry)
-        return total + given + weight[0] * prod(size) * self.give(geometry).size
+        total += prod(size) * self.parameters(weight, geometry)
+        made = weight[0] * prod(size) * self.points(geometry)
+        for give in self.gives(geometry):
+            total += made * len(give)
+            made = made // give.shape[1] * len(give)
+        return total
+
+
+def _without_zeros(row: Array, pad: int) -> tuple[Array, int, int]:
+    """Return the numbers of a row of B^T that count, where the first stands, and how far apart they are.
+
+    The first may stand at ``pad`` at most, for pads are never negative.
+    """
+    places = np.flatnonzero(row)
+    first = min(int(places[0]), pad)
+    step = gcd(*(int(place) - first for place in places)) or 1
+    return row[first : places[-1] + 1 : step], first, step
+
+
+def _taking(layer: Geometry, at: int, axis: Axis, numbers: Array, first: int, step: int) -> Geometry:
+    """Return the geometry of a convolution along ``at`` whose ``numbers`` are those of a row of B^T."""
+    begin, end = layer.pads[at]
+    unread = axis.points - 1 - (first + step * (numbers.size - 1))
+    sizes = [(1, 1, 1, (0, 0))] * layer.rank
+    sizes[at] = (numbers.size, axis.outputs, step, (begin - first, end + axis.outputs - 1 - unread))
+    kernel, strides, dilations, pads = zip(*sizes, strict=True)
+    return Geometry(kernel, strides, dilations, pads)
 
 
 def untiled(geometry: Geometry) -> str | None:

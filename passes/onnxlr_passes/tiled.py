@@ -1,7 +1,7 @@
 """A convolution by tiles, written as nodes: take inputs, multiply, give outputs, put the tiles side by side.
 
 Taking is depthwise, one convolution a point and axis; the products are one convolution with a group for every point.
-Both stay in the layout that runtimes keep convolutions in. Giving is one small matrix on the points.
+Both stay in the layout that runtimes keep convolutions in. Giving is one small matrix an axis.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ class Tiled:
         """Take the inputs of every tile, at every point."""
         channels = self.weight.shape[1]
         taken = [(value, "take")]
-        for numbers, one in self.tile.takes(self.geometry):
-            kernels = [np.broadcast_to(row.reshape(one.kernel), (channels, 1, *one.kernel)) for row in numbers]
+        for take in self.tile.takes(self.geometry):
+            kernels = [np.broadcast_to(row.reshape(one.kernel), (channels, 1, *one.kernel)) for row, one in take]
             weights = [writer.names.numbers(f"{writer.base}_take_weight", kernel) for kernel in kernels]
             taken = [
                 (writer.conv([each, weight], f"{name}_{row}", one.with_group(channels)), f"{name}_{row}")
                 for each, name in taken
-                for row, weight in enumerate(weights)
+                for row, (weight, (_, one)) in enumerate(zip(weights, take, strict=True))
             ]
         return writer.node("Concat", [each for each, _ in taken], "taken", [helper.make_attribute("axis", 1)])
 
@@ -119,13 +119,16 @@ class Tiled:
 
     def _given(self, products: str, output: str, writer: _Writer) -> None:
         """Make every tile's outputs, put the tiles side by side, and cut off what the last ones have too much."""
-        give = self.tile.give(self.geometry)
         grid, tile = self.tile.grid(self.geometry, self.size), self.tile.outputs
         rank, t = len(grid), self.weight.shape[0]
         wanted = self.geometry.output_size(self.size)
         whole = tuple(n * m for n, m in zip(grid, tile, strict=True))
-        flat = writer.shaped(products, "points", [0, give.shape[1], -1])
-        given = writer.node("MatMul", [writer.names.numbers(f"{writer.base}_give", give), flat], "given", [])
+        given, made = products, [0]
+        for at, give in enumerate(self.tile.gives(self.geometry)):
+            flat = writer.shaped(given, f"points{at}", [*made, give.shape[1], -1])
+            matrix = writer.names.numbers(f"{writer.base}_give", give)
+            given = writer.node("MatMul", [matrix, flat], f"given{at}", [])
+            made.append(len(give))
         woven = self._woven(given, grid, writer)
         if whole == wanted:
             writer.shaped(woven, "", [0, t, *whole], output)

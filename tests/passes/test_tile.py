@@ -98,6 +98,15 @@ def test_the_nodes_compute_the_convolution_at_the_price_that_was_named(
     assert stage.parameters == weights["y/lr0_tile_weight"]
 
 
+@pytest.mark.parametrize(("pad", "numbers"), [(0, 29), (1, 22), (2, 22)])
+def test_zeros_of_what_takes_are_left_out_as_far_as_pads_allow(pad: int, numbers: int) -> None:
+    geometry = Geometry((3, 1), (1, 1), (1, 1), ((pad, pad), (0, 0)))
+    (take,) = Tile((4, 1)).takes(geometry)
+    assert sum(row.size for row, _ in take) == numbers
+    assert min(min(where.pads[0]) for _, where in take) >= 0
+    assert len({where.output_size((17, 5)) for _, where in take}) == 1
+
+
 def test_the_tolerance_would_show_a_wrong_product() -> None:
     model = model_of([conv(pads=[1, 1, 1, 1])], [tensor("w", 6, 4, 3, 3), tensor("b", 6)])
     changed = tiled(model, 4, 4)
