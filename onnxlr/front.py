@@ -55,7 +55,9 @@ def search(
     """Return the models that no other beats in both speed and loss, from slightly faster to the fastest.
 
     The parameters are those of :func:`onnxlr.rewrite`; ``trials`` models are built. Each of the front has the plan to
-    replay. ``state`` names a file that trials are kept in, so that an interrupted search goes on where it was.
+    replay. Trials are kept beside the latency cache, so that a search broken off goes on where it was, and more
+    ``trials`` add to those there are. Without the cache, or with a metric of your own, they are kept in the file
+    ``state`` until all are made.
 
     Raises
     ------

@@ -104,18 +104,23 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
 
 
 def front(model: Model, request: Request, state: Path | None, progress: Progress = silent) -> Front:
-    """Find the trade between speed and loss; trials are kept in ``state``, which is removed when all is done.
+    """Find the trade between speed and loss.
+
+    Trials are kept beside the latency cache; where nothing can be kept there, in ``state``, which is removed when all
+    is done.
 
     Raises
     ------
     UsageError, ModelError, BudgetError
         As :func:`run` does; or when ``state`` belongs to another search.
     """
-    ledger = Ledger(state, setting_of(model, request))
+    setting = f"{setting_of(model, request)} front"
+    kept = kept_at(request, setting)
+    ledger = Ledger(kept or state, setting, optional=kept is not None)
     prepared, calibration = _prepare(model, request, progress)
     judges = judges_of(model, request, split=True)
     found = trace(task_of(model, prepared, calibration, judges, request), ledger, progress)
-    if state is not None:
+    if kept is None and state is not None:
         state.unlink(missing_ok=True)
     return found
 

@@ -97,8 +97,8 @@ def command(
 ) -> None:
     """Show what speed costs in accuracy: the models that no other beats in both. Writes no model.
 
-    Interrupted, it goes on where it was when the same command is given again: trials are kept beside the output,
-    in OUT.state, until all are made.
+    Interrupted, or given more trials, it goes on where it was: trials are kept beside the latency cache. Without it,
+    and with a metric of your own, they are kept in OUT.state until all are made.
     """
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_outputs

@@ -187,6 +187,12 @@ class Course:
         self._progress(len(self._seen) / self.most)
         return Attempt(len(self._seen) - 1, self.trials[-1])
 
+    def recall(self) -> None:
+        """Take all trials of the ledger as made."""
+        for trial in self._ledger.trials:
+            self._seen.append(trial)
+            self._learn(trial)
+
     def built(self, trial: Trial) -> Built:
         """Return a trial's model; it is built again where it was not kept, and comes out the same."""
         if self._kept is not None and self._kept[0] == trial.choices:

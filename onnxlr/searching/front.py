@@ -31,7 +31,7 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
     """Try plans over the range of speed-ups.
 
     A third of the trials go to speeds over the whole range, closer where little is lost. The rest go where two
-    neighbours on the front are furthest apart.
+    neighbours on the front are furthest apart. Those that the ledger has count as made.
 
     Raises
     ------
@@ -43,8 +43,10 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
         points = max(task.trials // 3, 1)
         speeds = [between(MILD, top, i / points) for i in range(1, points + 1)]
         choose(tried, speeds[len(speeds) // 2])
+        tried.recall()
         for speed in speeds:
-            tried.at(exp(speed))
+            if not any(abs(log(trial.predicted) - speed) < CLOSE for trial in tried.trials):
+                tried.at(exp(speed))
         tried.learn_weights()
         fill(tried, top)
         trials = tuple(sorted(tried.trials, key=lambda trial: trial.faster))

@@ -48,6 +48,11 @@ class Ledger:
                 if not optional:
                     raise
 
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials, in the order they were made."""
+        return tuple(self._trials.values())
+
     def find(self, choices: Sequence[Choice]) -> Trial | None:
         """Return the trial of a plan."""
         return self._trials.get(key_of(choices))

@@ -230,10 +230,11 @@ def test_the_same_command_again_finds_its_trials(tmp_path: Path, monkeypatch: py
     assert len(list((tmp_path / "cache" / "searches").iterdir())) == 2
 
 
-def test_an_interrupted_front_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_interrupted_front_goes_on(cache: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, state = classifier(), tmp_path / "state"
     monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
-    asked: dict[str, Any] = {"scheme": "basis", "trials": 4, "threads": 1, "state": state}
+    asked: dict[str, Any] = {"scheme": "basis", "trials": 4, "threads": 1, "state": state, "cache": cache}
 
     def stop(stage: str, share: float) -> None:
         if stage == "search" and share >= 0.5:
@@ -241,10 +242,31 @@ def test_an_interrupted_front_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
 
     with pytest.raises(KeyboardInterrupt):
         onnxlr.search(model, **asked, progress=stop)
-    kept = {trial["faster"] for trial in json.loads(state.read_text())["trials"]}
+    assert state.exists() != cache
+    path = next((tmp_path / "cache" / "searches").iterdir()) if cache else state
+    kept = {trial["faster"] for trial in json.loads(path.read_text())["trials"]}
     assert len(kept) == 2
     front = onnxlr.search(model, **asked)
     assert kept <= {trial.faster for trial in front.trials}
+    assert not state.exists()
+
+
+def test_the_state_of_another_search_is_refused(tmp_path: Path) -> None:
+    state = tmp_path / "state"
     state.write_text(json.dumps({"onnxlr_search_state": 3, "setting": "other", "baseline": None, "trials": []}))
     with pytest.raises(UsageError, match="state of another search"):
-        onnxlr.search(model, **asked)
+        onnxlr.search(classifier(), scheme="basis", trials=4, threads=1, state=state, cache=False)
+
+
+def test_a_front_is_found_again_and_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    judged = labelled(tmp_path, model)
+    monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
+    asked: dict[str, Any] = {"evaluation": judged, "scheme": QUICK, "threads": 1}
+    front = onnxlr.search(model, trials=4, **asked)
+    again = onnxlr.search(model, trials=4, **asked)
+    assert again.trials == front.trials
+    assert again.best == front.best
+    more = onnxlr.search(model, trials=6, **asked)
+    assert len(more.trials) > len(front.trials)
+    assert {trial.faster for trial in front.trials} < {trial.faster for trial in more.trials}
