@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BARE := .venv-bare
+SPREAD := --numprocesses auto --dist loadfile
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -16,11 +17,11 @@ help:  ## say what can be made
 demo: $(VENV)/.core  ## make the sample network faster, and show what that gained and cost
 	@$(RUN) samples/charnet/demo.py
 
-test: $(VENV)/.dev  ## run the tests; PYTEST_ADDOPTS adds options
-	$(RUN) -m pytest
+test: $(VENV)/.dev  ## run the tests, as many files at a time as there are cores; PYTEST_ADDOPTS adds options
+	$(RUN) -m pytest $(SPREAD)
 
 bare: $(BARE)/.dev  ## run the tests but those of training, where PyTorch is not installed
-	$(BARE)/bin/python -m pytest
+	$(BARE)/bin/python -m pytest $(SPREAD)
 
 lint: $(VENV)/.dev  ## ruff, mypy, pyright and the layers; changes nothing
 	$(RUN) -m ruff check .
