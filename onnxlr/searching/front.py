@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from math import exp, log
+from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
@@ -25,6 +25,8 @@ _BEND = 0.2
 """Log speed-ups well above this are spaced evenly on a logarithmic scale, those below it on a linear one."""
 _MOST = log(30.0)
 """Speed-ups beyond this are not looked for."""
+_LOST = 0.5
+"""The front is filled up to models that lose this share of what the worst of it loses."""
 
 
 def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
@@ -95,9 +97,15 @@ def fill(tried: Course, top: float) -> None:
 
 
 def gaps_of(trials: Sequence[Trial], top: float) -> list[tuple[float, float]]:
-    """Return the gaps of the front, from the mildest models to ``top``, as log speed-ups."""
-    ends = sorted({MILD, top, *(log(trials[index].faster) for index in unbeaten(trials))})
-    return [(low, high) for low, high in itertools.pairwise(ends) if high - low > CLOSE and low >= MILD]
+    """Return the gaps of the front, from the mildest models to ``top``, as log speed-ups.
+
+    Beyond a model that loses more than ``_LOST`` of what the worst of the front loses, nothing is worth a trial.
+    """
+    front = [trials[index] for index in unbeaten(trials)]
+    most = max((trial.likely for trial in front if isfinite(trial.likely)), default=0.0)
+    lost = {MILD: 0.0, top: inf} | {log(trial.faster): trial.likely for trial in front}
+    wide = [(low, high) for low, high in itertools.pairwise(sorted(lost)) if high - low > CLOSE and low >= MILD]
+    return [(low, high) for low, high in wide if lost[low] <= _LOST * max(most, 0.0)]
 
 
 def between(low: float, high: float, share: float) -> float:

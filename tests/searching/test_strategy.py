@@ -230,3 +230,12 @@ def test_the_front_fills_its_widest_gaps() -> None:
     fill(tried, top)
     assert tried.left == 0
     assert max(high - low for low, high in gaps_of(tried.trials, top)) < 0.4 * widest
+
+
+def test_the_front_is_not_filled_where_little_is_left() -> None:
+    """Between models that lose most of what can be lost no other is looked for."""
+    trials = [trial(2.0, 0.01), trial(4.0, 0.3), trial(8.0, 0.6), trial(16.0, 0.8)]
+    known = [(round(exp(low), 6), round(exp(high), 6)) for low, high in gaps_of(trials, log(30.0))]
+    assert known == [(1.08, 2.0), (2.0, 4.0), (4.0, 8.0)]
+    assert len(gaps_of([trial(2.0, -0.02), trial(4.0, -0.01)], log(8.0))) == 3
+    assert len(gaps_of([trial(2.0, float("inf"))], log(8.0))) == 1
