@@ -120,9 +120,8 @@ class Tile:
         """
         found = []
         for at, axis in self.axes(geometry).items():
-            one = geometry.only(at)
-            rows = [_without_zeros(row, one.pads[at][0]) for row in axis.take()]
-            found.append(tuple((numbers, _taking(one, at, axis, numbers, *where)) for numbers, *where in rows))
+            rows = [_without_zeros(row, geometry.pads[at][0]) for row in axis.take()]
+            found.append(tuple((numbers, _taking(geometry, at, axis, numbers, *where)) for numbers, *where in rows))
         return tuple(found)
 
     def products(self, geometry: Geometry) -> Geometry:
