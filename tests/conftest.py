@@ -24,6 +24,12 @@ def _interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Print as into a pipe: reports keep to COLUMNS where it is set, as some shells and test runners do."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time once: no test goes by latencies, and other work on the machine would make many of them wait."""
     monkeypatch.setattr(onnxlr.cost.calm, "TRIES", 1)
