@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from math import exp, inf, isfinite, log
+from math import exp, inf, log
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
@@ -102,7 +102,7 @@ def gaps_of(trials: Sequence[Trial], top: float) -> list[tuple[float, float]]:
     Beyond a model that loses more than ``_LOST`` of what the worst of the front loses, nothing is worth a trial.
     """
     front = [trials[index] for index in unbeaten(trials)]
-    most = max((trial.likely for trial in front if isfinite(trial.likely)), default=0.0)
+    most = max((trial.likely for trial in front), default=0.0)
     lost = {MILD: 0.0, top: inf} | {log(trial.faster): trial.likely for trial in front}
     wide = [(low, high) for low, high in itertools.pairwise(sorted(lost)) if high - low > CLOSE and low >= MILD]
     return [(low, high) for low, high in wide if lost[low] <= _LOST * max(most, 0.0)]
