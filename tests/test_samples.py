@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnxlr.planning.plan import Choice, Plan, read_plan
 from tests.cli.small import environment
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -40,6 +41,20 @@ def test_cifar10_becomes_files_to_rewrite_train_and_judge_with(tmp_path: Path) -
             assert archive.files == ["image"]
             assert archive["image"].dtype == np.float32
             np.testing.assert_allclose(archive["image"], expected, atol=1e-6)
+    with np.load(tmp_path / "new.npz") as archive:
+        assert sorted(archive["labels"]) == list(range(9))
+        np.testing.assert_allclose(archive["image"], expected[archive["labels"]], atol=1e-6)
     with np.load(tmp_path / "test.npz") as archive:
         assert archive["image"].shape == (4, 3, 32, 32)
         assert archive["labels"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_plan_without_its_tiles_can_be_replayed(tmp_path: Path) -> None:
+    chain = Choice("a", "conv1", "cp3", (16,))
+    plan = Plan((chain, Choice("b", "conv2", "winograd", (4, 4))), "sha", "half")
+    (tmp_path / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+    command = [sys.executable, str(SAMPLES / "resnet56" / "chains_of.py"), "plan.json", "chains.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "chains.json: 1 chains, without 1 layers by tiles\n"
+    assert read_plan(tmp_path / "chains.json") == Plan((chain,), "sha", "half")

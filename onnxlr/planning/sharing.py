@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 
     from onnxlr.planning.candidates import Choices
     from onnxlr.planning.rules import Rule
+
+
+def out_of_reach(share: float, least: float) -> BudgetError:
+    """Return the refusal of a ``share`` of the multiply-adds; the ``least`` possible is rounded up, to be asked for."""
+    return BudgetError(
+        f"no choice of schemes and ranks keeps as little as {share:.4g} of the MACs",
+        f"the least possible with these schemes is {ceil(1000 * least) / 1000:.3f}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +57,7 @@ class Sharing:
         least = sum(min([of.workload.macs, *(c.macs for c in of.candidates)]) for of in self.choices)
         if least > self.allowed:
             every = (sum(of.workload.macs for of in self.choices) + self.other_macs) or 1
-            raise BudgetError(
-                f"no choice of schemes and ranks keeps as little as {self.share:.4g} of the MACs",
-                f"the least possible with these schemes is {(least + self.other_macs) / every:.3f}",
-            )
+            raise out_of_reach(self.share, (least + self.other_macs) / every)
 
     def by(self, rule: Rule, weights: Mapping[str, float]) -> tuple[Share, ...]:
         """Minimise the sum of the layers' losses under ``rule``, times ``weights`` by site (1 where none is given)."""

@@ -12,6 +12,7 @@ from onnxlr.errors import BudgetError
 from onnxlr.evaluation import SessionMetric
 from onnxlr.evaluation.metrics import PLAIN, is_top1
 from onnxlr.planning.candidates import enumerate_choices
+from onnxlr.planning.sharing import out_of_reach
 from onnxlr.report.searched import Protocol, Searched
 from onnxlr.searching.course import Course
 from onnxlr.searching.strategy import MILD, fastest_within, most_accurate
@@ -153,10 +154,7 @@ def check_bounds(task: Task) -> None:
     ratio = every / max(least, 1)
     goals = task.goals
     if goals.keep_macs is not None and goals.keep_macs * every < least:
-        raise BudgetError(
-            f"no choice of schemes and ranks keeps as little as {goals.keep_macs:.4g} of the MACs",
-            f"the least possible with these schemes is {1 / ratio:.3f}",
-        )
+        raise out_of_reach(goals.keep_macs, least / every)
     if goals.min_speedup is not None and goals.min_speedup > _DOUBTED * ratio:
         raise BudgetError(
             f"{goals.min_speedup:g}x is out of reach: the shortest chains have {ratio:.2f} times fewer MACs",

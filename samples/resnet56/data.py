@@ -1,7 +1,8 @@
 """CIFAR-10 as files for `onnxlr rewrite --data`, `finetune --data` and `--eval`.
 
 `python samples/resnet56/data.py --out runs` writes runs/train.npz (unlabelled), runs/calibration.npz (the first 4096 of
-them) and runs/test.npz (with `labels`). The arrays are called `x`, float32 [n, 3, 32, 32], RGB from 0 to 1, or what
+them), runs/new.npz (the last 5000, which many networks leave out of training to validate by; shuffled, with `labels`)
+and runs/test.npz (with `labels`). The arrays are called `x`, float32 [n, 3, 32, 32], RGB from 0 to 1, or what
 `--mean` and `--std` make of that; `--name` is another name for the model's input.
 """
 
@@ -17,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from datasets import load
 
-CALIBRATION = 4096
+CALIBRATION, NEW, SEED = 4096, 5000, 5
 
 
 def write(arrays: dict[str, np.ndarray], out: Path, name: str, mean: list[float], std: list[float]) -> dict[str, int]:
-    """Write the three files; returns the number of images in each."""
+    """Write the files; returns the number of images in each."""
     offset, scale = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (mean, std))
 
     def scaled(images: np.ndarray) -> np.ndarray:
@@ -31,8 +32,16 @@ def write(arrays: dict[str, np.ndarray], out: Path, name: str, mean: list[float]
     train = scaled(arrays["train_x"])
     np.savez(out / "train.npz", **{name: train})
     np.savez(out / "calibration.npz", **{name: train[:CALIBRATION]})
+    first = max(len(train) - NEW, 0)
+    new = first + np.random.default_rng(SEED).permutation(len(train) - first)
+    np.savez(out / "new.npz", **{name: train[new], "labels": arrays["train_y"][new]})
     np.savez(out / "test.npz", **{name: scaled(arrays["test_x"]), "labels": arrays["test_y"]})
-    return {"train": len(train), "calibration": len(train[:CALIBRATION]), "test": len(arrays["test_y"])}
+    return {
+        "train": len(train),
+        "calibration": len(train[:CALIBRATION]),
+        "new": len(new),
+        "test": len(arrays["test_y"]),
+    }
 
 
 def main() -> None:

@@ -62,8 +62,13 @@ def test_every_family_meets_a_share_of_macs(family: str) -> None:
 
 
 def test_a_share_that_cannot_be_met_says_what_can() -> None:
-    with pytest.raises(BudgetError, match="the least possible with these schemes is 0"):
+    with pytest.raises(BudgetError, match="the least possible with these schemes is 0") as refusal:
         onnxlr.rewrite(network(), keep_macs=0.001, validate=False, simplify=False)
+    least = float(str(refusal.value).split()[-1])
+    found = onnxlr.rewrite(network(), keep_macs=least, validate=False, simplify=False)
+    assert least - 1e-3 < found.summary.kept_macs <= least
+    with pytest.raises(BudgetError, match="least possible"):
+        onnxlr.rewrite(network(), keep_macs=least - 1e-3, validate=False, simplify=False)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
