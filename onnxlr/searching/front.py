@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from math import exp, inf, log
+from functools import partial
+from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
 from onnxlr.errors import BudgetError
@@ -32,8 +33,8 @@ _LOST = 0.5
 def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
     """Try plans over the range of speed-ups.
 
-    A third of the trials go to speeds over the whole range, closer where little is lost. The rest go where two
-    neighbours on the front are furthest apart. Those that the ledger has count as made.
+    A third of the trials go to speeds over the whole range, closer where little is lost. The rest go where neighbours
+    on the front leave most room between them, in speed and in loss. Those that the ledger has count as made.
 
     Raises
     ------
@@ -78,7 +79,7 @@ def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:
 
 
 def fill(tried: Course, top: float) -> None:
-    """Spend the trials that are left between neighbours on the front, the furthest apart first.
+    """Spend the trials that are left between neighbours on the front, where there is most room first.
 
     Of the plans of the best sketches there, one is tried. A gap that has no other plan is passed over.
     """
@@ -87,7 +88,7 @@ def fill(tried: Course, top: float) -> None:
         gaps = [gap for gap in gaps_of(tried.trials, top) if gap not in barren]
         if not gaps:
             return
-        widest = max(gaps, key=lambda ends: _scale(ends[1]) - _scale(ends[0]))
+        widest = max(gaps, key=partial(room, tried.trials))
         before = len(tried.trials)
         promising(tried, between(*widest, 0.5))
         if len(tried.trials) == before:
@@ -106,6 +107,21 @@ def gaps_of(trials: Sequence[Trial], top: float) -> list[tuple[float, float]]:
     lost = {MILD: 0.0, top: inf} | {log(trial.faster): trial.likely for trial in front}
     wide = [(low, high) for low, high in itertools.pairwise(sorted(lost)) if high - low > CLOSE and low >= MILD]
     return [(low, high) for low, high in wide if lost[low] <= _LOST * max(most, 0.0)]
+
+
+def room(trials: Sequence[Trial], gap: tuple[float, float]) -> tuple[float, float]:
+    """Return how much a gap leaves open: its width times what its end loses more than its beginning; and its width.
+
+    Where no more is lost a model between has nothing to offer but what the loss of the end is uncertain by.
+    """
+    width = _scale(gap[1]) - _scale(gap[0])
+    ends = {log(trials[index].faster): trials[index] for index in unbeaten(trials)}
+    first, last = (ends.get(end) for end in gap)
+    if last is None:
+        return inf, width
+    rise = last.likely - (0.0 if first is None else first.likely)
+    doubt = last.loss_error if isfinite(last.loss_error) else 0.0
+    return width * (max(rise, 0.0) + doubt), width
 
 
 def between(low: float, high: float, share: float) -> float:
