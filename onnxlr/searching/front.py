@@ -88,11 +88,11 @@ def fill(tried: Course, top: float) -> None:
         gaps = [gap for gap in gaps_of(tried.trials, top) if gap not in barren]
         if not gaps:
             return
-        widest = max(gaps, key=partial(room, tried.trials))
+        roomiest = max(gaps, key=partial(room, tried.trials))
         before = len(tried.trials)
-        promising(tried, between(*widest, 0.5))
+        promising(tried, between(*roomiest, 0.5))
         if len(tried.trials) == before:
-            barren.add(widest)
+            barren.add(roomiest)
         else:
             tried.learn_weights()
 
