@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
+from dataclasses import dataclass
 from math import exp, inf, isfinite, log
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,30 @@ def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:
     return tuple(reversed(kept))
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What neighbours on the front, at log speed-ups ``low`` and ``high``, leave open.
+
+    Room is the width times what the end loses more than the beginning: where no more is lost a model between has
+    nothing to offer but what the loss of the end, ``doubt``, is uncertain by.
+    """
+
+    low: float
+    high: float
+    rise: float
+    doubt: float
+
+    @property
+    def width(self) -> float:
+        """On the scale speed-ups are spaced evenly on."""
+        return _scale(self.high) - _scale(self.low)
+
+    @property
+    def room(self) -> float:
+        """Infinite where nothing is known of the end."""
+        return self.width * (max(self.rise, 0.0) + self.doubt)
+
+
 def fill(tried: Course, top: float) -> None:
     """Spend the trials that are left between neighbours on the front, where there is most room first.
 
@@ -85,43 +109,32 @@ def fill(tried: Course, top: float) -> None:
     """
     barren: set[tuple[float, float]] = set()
     while tried.left > 0:
-        gaps = [gap for gap in gaps_of(tried.trials, top) if gap not in barren]
+        gaps = [gap for gap in gaps_of(tried.trials, top) if (gap.low, gap.high) not in barren]
         if not gaps:
             return
-        roomiest = max(gaps, key=partial(room, tried.trials))
+        roomiest = max(gaps, key=lambda gap: (gap.room, gap.width))
         before = len(tried.trials)
-        promising(tried, between(*roomiest, 0.5))
+        promising(tried, between(roomiest.low, roomiest.high, 0.5))
         if len(tried.trials) == before:
-            barren.add(roomiest)
+            barren.add((roomiest.low, roomiest.high))
         else:
             tried.learn_weights()
 
 
-def gaps_of(trials: Sequence[Trial], top: float) -> list[tuple[float, float]]:
-    """Return the gaps of the front, from the mildest models to ``top``, as log speed-ups.
+def gaps_of(trials: Sequence[Trial], top: float) -> list[Gap]:
+    """Return the gaps of the front, from the mildest models to the log speed-up ``top``.
 
     Beyond a model that loses more than ``_LOST`` of what the worst of the front loses, nothing is worth a trial.
     """
     front = [trials[index] for index in unbeaten(trials)]
-    most = max((trial.likely for trial in front), default=0.0)
+    bearable = _LOST * max((trial.likely for trial in front if trial.likely > 0.0), default=0.0)
     lost = {MILD: 0.0, top: inf} | {log(trial.faster): trial.likely for trial in front}
-    wide = [(low, high) for low, high in itertools.pairwise(sorted(lost)) if high - low > CLOSE and low >= MILD]
-    return [(low, high) for low, high in wide if lost[low] <= _LOST * max(most, 0.0)]
-
-
-def room(trials: Sequence[Trial], gap: tuple[float, float]) -> tuple[float, float]:
-    """Return how much a gap leaves open: its width times what its end loses more than its beginning; and its width.
-
-    Where no more is lost a model between has nothing to offer but what the loss of the end is uncertain by.
-    """
-    width = _scale(gap[1]) - _scale(gap[0])
-    ends = {log(trials[index].faster): trials[index] for index in unbeaten(trials)}
-    first, last = (ends.get(end) for end in gap)
-    if last is None:
-        return inf, width
-    rise = last.likely - (0.0 if first is None else first.likely)
-    doubt = last.loss_error if isfinite(last.loss_error) else 0.0
-    return width * (max(rise, 0.0) + doubt), width
+    doubt = {log(trial.faster): trial.loss_error for trial in front if isfinite(trial.loss_error)}
+    return [
+        Gap(low, high, lost[high] - lost[low], doubt.get(high, 0.0))
+        for low, high in itertools.pairwise(sorted(lost))
+        if high - low > CLOSE and low >= MILD and lost[low] <= bearable
+    ]
 
 
 def between(low: float, high: float, share: float) -> float:

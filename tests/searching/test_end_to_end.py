@@ -202,9 +202,9 @@ def test_the_front_is_drawn_kept_and_resumed(tmp_path: Path) -> None:
     assert front.best
     assert not (tmp_path / "state").exists()
     faster = [front.trials[index].faster for index in front.best]
-    lost = [front.trials[index].loss for index in front.best]
+    likely = [front.trials[index].likely for index in front.best]
     assert faster == sorted(faster)
-    assert lost == sorted(lost)
+    assert likely == sorted(likely), "a hundred samples may say otherwise of the loss"
     assert front.to_svg().startswith("<svg")
     assert front.to_svg().count("<circle") == len(front.trials) + 1
     assert json.loads(front.to_json())["trials"][0]["choices"]
