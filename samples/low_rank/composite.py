@@ -43,14 +43,14 @@ def models(settings: Settings, initialisation: Initialisation | None) -> list[nn
     made = []
     for seed in settings.seeds:
         torch.manual_seed(seed)
-        made.append(convert(he(nin(3, settings.width, batchnorm=False)), rule))
+        made.append(convert(he(nin(settings.channels, settings.width, batchnorm=False)), rule))
     return made
 
 
 def main() -> None:
     """Train the three kinds, print and write the table."""
     settings, cache, out = options(__doc__, replace(QUICK, seeds=FULL.seeds))  # one seed says nothing about a start
-    data: Images = images(cache, settings.train_count)
+    data: Images = images(cache, settings)
     rows = []
     kinds: tuple[tuple[str, Initialisation | None], ...] = (
         ("NIN", None),
@@ -59,7 +59,7 @@ def main() -> None:
     )
     for name, initialisation in kinds:
         rows.append(timed(name, models(settings, initialisation), data, settings))
-        show("CIFAR-10, same schedule", rows, PAPER)
+        show(settings, rows, PAPER)
     record(out, settings, rows, PAPER)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A training schedule: SGD with momentum, warm-up and cosine, mirrored and moved images."""
+    """The images, and a training schedule: SGD with momentum, warm-up and cosine, mirrored and moved images."""
 
     epochs: int
     train_count: int
@@ -38,8 +38,16 @@ class Settings:
     weight_decay: float = 5e-4
     seeds: tuple[int, ...] = (0,)
     threads: int = 2
+    data: str = "cifar10"
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return CHANNELS[self.data]
 
 
+CHANNELS = {"cifar10": 3, "fashion-mnist": 1}
+TITLES = {"cifar10": "CIFAR-10", "fashion-mnist": "Fashion-MNIST"}
 FULL = Settings(epochs=120, train_count=50_000, width=1.0, seeds=(0, 1, 2))
 QUICK = Settings(epochs=5, train_count=8_000, width=0.25)
 
@@ -54,9 +62,10 @@ class Images:
     test_y: Tensor
 
 
-def images(cache: Path, count: int) -> Images:
-    """Read CIFAR-10; the first `count` training images, which are in random order as they come."""
-    arrays = load("cifar10", cache)
+def images(cache: Path, settings: Settings) -> Images:
+    """Read the data set; the first training images of the count asked for, which are in random order as they come."""
+    arrays = load(settings.data, cache)
+    count = settings.train_count
     train = arrays["train_x"][:count]
     mean, deviation = _moments(train)
 
@@ -144,6 +153,7 @@ def options(about: str | None, quick: Settings = QUICK) -> tuple[Settings, Path,
     """Parse the command line: the settings, the cache of data sets, where to write the record."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a quarter of the width, few images, minutes")
+    parser.add_argument("--data", choices=sorted(TITLES), default="cifar10", help="the images")
     parser.add_argument("--cache", type=Path, default=Path("samples/cache"), help="folder of the data sets")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--train-count", type=int)
@@ -152,7 +162,7 @@ def options(about: str | None, quick: Settings = QUICK) -> tuple[Settings, Path,
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the record to this file")
     given = parser.parse_args()
-    settings = replace(quick if given.quick else FULL, threads=given.threads)
+    settings = replace(quick if given.quick else FULL, threads=given.threads, data=given.data)
     for name in ("epochs", "train_count", "width"):
         if getattr(given, name) is not None:
             settings = replace(settings, **{name: getattr(given, name)})
@@ -190,9 +200,9 @@ def continued(row: Row, models: list[nn.Module], data: Images, settings: Setting
     return replace(later, seconds=seconds[0], cpu_seconds=seconds[1])
 
 
-def show(title: str, rows: list[Row], paper: str) -> None:
+def show(settings: Settings, rows: list[Row], paper: str) -> None:
     """Print the table so far, every network beside the first, and what the paper reports."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table = Table(box=None, pad_edge=False, title=f"{TITLES[settings.data]}, same schedule", title_justify="left")
     for head in ("network", "accuracy", "MACs", "of the first", "learnable"):
         table.add_column(head, justify="left" if head == "network" else "right")
     for row in rows:

@@ -38,7 +38,7 @@ def models(settings: Settings, *, low_rank: bool) -> list[nn.Module]:
     made = []
     for seed in settings.seeds:
         torch.manual_seed(seed)
-        plain = he(nin(3, settings.width, batchnorm=True))
+        plain = he(nin(settings.channels, settings.width, batchnorm=True))
         made.append(convert(plain, separable) if low_rank else plain)
     return made
 
@@ -46,11 +46,11 @@ def models(settings: Settings, *, low_rank: bool) -> list[nn.Module]:
 def main() -> None:
     """Train both, print and write the table."""
     settings, cache, out = options(__doc__)
-    data: Images = images(cache, settings.train_count)
+    data: Images = images(cache, settings)
     rows = []
     for name, low_rank in (("NIN", False), ("NIN, separable", True)):
         rows.append(timed(name, models(settings, low_rank=low_rank), data, settings))
-        show("CIFAR-10, same schedule", rows, PAPER)
+        show(settings, rows, PAPER)
     record(out, settings, rows, PAPER)
 
 
