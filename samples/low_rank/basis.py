@@ -3,7 +3,7 @@
 Five networks in network: the plain one; the plain one's eigenfilters, frozen, with 1x1 learnt further, and learnt
 further too; random orthogonal filters, frozen, with 1x1 learnt from scratch, and trained as well, with BatchNorm
 between, as the authors do in 2021. All are trained for as many epochs. The plain one is also shown as it was when its
-eigenfilters were taken: it is this that the paper compares with.
+eigenfilters were taken, as a pretrained network would be.
 `python samples/low_rank/basis.py --quick` takes minutes, without it a day or more on a few cores.
 """
 
