@@ -127,7 +127,7 @@ def gaps_of(trials: Sequence[Trial], top: float) -> list[Gap]:
     Beyond a model that loses more than ``_LOST`` of what the worst of the front loses, nothing is worth a trial.
     """
     front = [trials[index] for index in unbeaten(trials)]
-    bearable = _LOST * max((trial.likely for trial in front if trial.likely > 0.0), default=0.0)
+    bearable = _LOST * max((0.0, *(trial.likely for trial in front)))
     lost = {MILD: 0.0, top: inf} | {log(trial.faster): trial.likely for trial in front}
     doubt = {log(trial.faster): trial.loss_error for trial in front if isfinite(trial.loss_error)}
     return [
