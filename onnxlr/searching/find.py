@@ -261,7 +261,7 @@ def unmet(task: Task, course: Course) -> BudgetError:
         seen = f"the least that was lost is {in_unit(best.counted, protocol)}, at {best.faster:.2f}x"
     else:
         best = max(accurate or course.trials, key=lambda trial: trial.faster)
-        seen = f"the fastest accurate enough is {best.faster:.2f}x, {best.latency_ms:.3g} ms"
+        seen = f"the fastest accurate enough is {best.faster:.4g}x, {best.latency_ms:.4g} ms"
     return BudgetError(f"no model meets: {goals}; of {tried} {seen}", "ask for less, or keep the original")
 
 

@@ -173,6 +173,19 @@ def test_speed_that_was_promised_too_high_is_asked_for_again() -> None:
     assert tried.best.faster >= 2.0
 
 
+def test_a_speed_missed_by_little_is_asked_for_again_and_no_more_than_that() -> None:
+    """Accurate enough, and too slow as chains take longer than predicted: two trials are enough."""
+    original = table([5.0, 9.0, 15.0] * 2)
+    plant = Plant({row.site: 1.0 for row in original.rows}, original, slow={row.site: 1.15 for row in original.rows})
+    goals = Goals(max_drop=1.3 * plant.loss(course(plant, Goals()).at(2.2).trial.choices), min_speedup=2.0)
+    tried = course(plant, goals, 2)
+    fastest_within(tried, goals)
+    assert tried.accurate(tried.trials[0])
+    assert tried.trials[0].faster < 2.0
+    assert tried.best is not None
+    assert 2.0 <= tried.best.faster < 2.1
+
+
 def test_goals_on_macs_and_size_hold_with_the_others() -> None:
     original = table([9.0, 9.0, 9.0])
     plant = Plant({row.site: 1.0 for row in original.rows}, original)
