@@ -68,11 +68,11 @@ def _sober(loss: Array, error: Array, changed: Array) -> Array:
     """Return what to add to all that these samples make expect, by what so many ``changed`` classes cost elsewhere.
 
     What a changed class costs on these samples is as sure as a single trial that had all trials' changes: they vary
-    together.
+    together. A trial that lost nothing on any sample has no error, and says nothing of it.
     """
-    if not (error > 0.0).all() or not changed.any():
+    weight = np.divide(changed, np.square(error), out=np.zeros_like(changed), where=error > 0.0)
+    if not weight.any():
         return np.zeros_like(loss)
-    weight = changed / np.square(error)
     total = float((weight * changed).sum())
     seen, doubt = float((weight * loss).sum()) / total, float((weight * error).sum()) / total
     trust = HARM_SPREAD**2 / (HARM_SPREAD**2 + doubt**2)
@@ -80,7 +80,12 @@ def _sober(loss: Array, error: Array, changed: Array) -> Array:
 
 
 def _trend(loss: Array, error: Array, shift: Array) -> tuple[Array, float]:
-    """Fit scale x shift^power to the losses; return its values and how far losses spread about it, relative to it."""
+    """Fit scale x shift^power to the losses; return its values and how far losses spread about it, relative to it.
+
+    A trial that lost nothing on any sample has an error of 0 as counted; it is as sure as the surest of the others.
+    """
+    if (error > 0.0).any():
+        error = np.maximum(error, error[error > 0.0].min())
     weight = 1.0 / (np.square(error) + np.square(FIRST_SPREAD * loss) + _TINY)
     expected, spread = np.zeros_like(loss), FIRST_SPREAD
     for _ in range(_ROUNDS):

@@ -28,7 +28,7 @@ def refitted(
     """Return new weights by site, of mean 1; ``trials`` tell each layer's error and the shift of the outputs.
 
     Minimises sum over trials of (modelled / seen - 1)^2 + RIDGE x sum over layers of (change - 1)^2, after the scale of
-    the whole has been fitted, which no plan depends on.
+    the whole has been fitted, which no plan depends on. Trials of exact tiles alone have no errors and tell nothing.
     """
     seen = [trial for trial in trials if trial.shift > 0.0 and np.isfinite(trial.shift)]
     if not seen or not sites:
@@ -40,12 +40,12 @@ def refitted(
             if site in place:
                 row[place[site]] = weights.get(site, 1.0) * rule.of(error)
     modelled /= np.array([trial.shift for trial in seen])[:, None]
-    totals = modelled.sum(axis=1)
-    if not (totals > 0.0).all():
+    modelled = modelled[modelled.any(axis=1)]
+    if not len(modelled):
         return dict(weights)
-    modelled /= np.exp(np.log(totals).mean())
+    modelled /= np.exp(np.log(modelled.sum(axis=1)).mean())
     design = np.concatenate([modelled, np.sqrt(RIDGE) * np.eye(len(sites))])
-    wanted = np.concatenate([np.ones(len(seen)), np.full(len(sites), np.sqrt(RIDGE))])
+    wanted = np.concatenate([np.ones(len(modelled)), np.full(len(sites), np.sqrt(RIDGE))])
     change = lsq_linear(design, wanted, bounds=(1.0 / MOST, MOST)).x
     new = np.array([weights.get(site, 1.0) for site in sites]) * change
     return dict(zip(sites, (new / new.mean()).tolist(), strict=True))

@@ -195,8 +195,9 @@ def back_to_dense(course: Course) -> None:
     if not idle or idle == {choice.site for choice in best.choices} or course.left <= 0:
         return
     course.dense |= idle
-    kept = [choice for choice in best.choices if choice.site not in idle]
-    course.attempt(course.table.picks(kept), f"{best.how}; {len(idle)} back to dense")
+    kept = [choice for choice in best.choices if choice.site not in course.dense]  # also what was left dense before
+    if kept:
+        course.attempt(course.table.picks(kept), f"{best.how}; {len(idle)} back to dense")
 
 
 def most_accurate(course: Course, goals: Goals) -> None:

@@ -89,6 +89,17 @@ def test_few_samples_that_are_lucky_in_every_trial_do_not_hide_that_classes_chan
     assert likely(found[:2], accuracy=True)[1] > 0.008, "from the first trial on"
 
 
+def test_a_trial_that_changes_nothing_leaves_what_is_said_of_the_others() -> None:
+    """As one of exact tiles alone: it loses nothing on any sample, so that its loss has no error."""
+    changed = np.linspace(0.10, 0.30, 16)
+    one, *rest = trials(np.full(17, 0.005), np.full(17, 0.028), np.array([1e-9, *changed**2]))
+    found = [replace(one, agreement=1.0 - d) for one, d in zip(rest, changed, strict=True)]
+    exact = replace(one, loss=0.0, loss_error=0.0, agreement=1.0)
+    first, *others = likely([exact, *found], accuracy=True)
+    assert first == 0.0
+    assert others == pytest.approx(likely(found, accuracy=True), rel=0.1)
+
+
 def test_on_many_samples_what_was_measured_counts() -> None:
     changed = np.linspace(0.01, 0.10, 16)
     loss, error = 0.2 * changed, np.full(16, 0.0005)

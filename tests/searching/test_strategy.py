@@ -14,7 +14,7 @@ from onnxlr.report.searched import Trial
 from onnxlr.searching.front import between, fill, gaps_of, unbeaten
 from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger
-from onnxlr.searching.strategy import MILD, bracket, fastest_within, improve, most_accurate
+from onnxlr.searching.strategy import MILD, back_to_dense, bracket, fastest_within, improve, most_accurate
 from tests.searching.plants import Plant, course, optimum, table
 
 if TYPE_CHECKING:
@@ -150,6 +150,17 @@ def test_a_layer_that_does_not_pay_in_the_full_model_goes_back_to_dense() -> Non
     fastest_within(tried, goals)
     assert tried.best is not None
     assert slow not in {choice.site for choice in tried.best.choices}
+
+
+def test_a_layer_left_dense_stays_so_when_another_model_leads() -> None:
+    original = table([9.0, 9.0, 9.0])
+    first, second, _ = (row.site for row in original.rows)
+    tried = course(Plant({}, original, slow={second: 3.0}), Goals(max_drop=1.0))
+    tried.at(1.8)
+    tried.dense.add(first)
+    back_to_dense(tried)
+    assert len(tried.trials) == 2
+    assert {choice.site for choice in tried.trials[-1].choices} == {original.rows[2].site}
 
 
 def test_speed_goals_alone_find_the_model_that_loses_least() -> None:
