@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -124,8 +125,14 @@ class ImagePart:
 
     @property
     def reading(self) -> str:
-        """What decides the samples beside the files."""
-        return f"{self.options} {self.given}"
+        """What decides the samples beside the folder: how they are read, and a digest of which files these are.
+
+        By name, size and time: a folder is no younger when a file in it is overwritten, or goes to another class.
+        """
+        found = sha256()
+        for file in self.files:
+            found.update(f"{file.as_posix()}\0{_stamp(self.folder / file)}\n".encode("utf-8", "surrogateescape"))
+        return f"{self.options} {self.given} {found.hexdigest()}"
 
     @property
     def count(self) -> int:
@@ -197,6 +204,15 @@ def open_images(
     _fit(first, item, shape, given.get(item.name), options)
     free = item.dims is None or not item.dims or not isinstance(item.dims[0], int)
     return ImagePart(folder, tuple(files), item, options, shape, given.get(item.name), varied=varied and free)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return the size of a file in bytes and when it was changed; None where that cannot be told."""
+    try:
+        known = path.stat()
+    except OSError:  # it is not told here that it is gone, but when it is read
+        return None
+    return known.st_size, known.st_mtime_ns
 
 
 def _fit(path: Path, item: Input, shape: Shape, given: Shape | None, options: ImageOptions) -> None:

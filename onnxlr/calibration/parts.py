@@ -29,7 +29,7 @@ class Part(Protocol):
 
     @property
     def reading(self) -> str:
-        """What decides the samples beside the files."""
+        """What decides the samples beside the size and the time of what is at ``where``."""
         ...
 
     @property
