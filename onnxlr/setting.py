@@ -38,14 +38,17 @@ def setting_of(model: Model, request: Request) -> str:
 
 
 def source_of(source: Source) -> tuple[object, ...]:
-    """Return what tells data apart: files with sizes and times, how they are read, and which samples are used."""
+    """Return what tells data apart: files with sizes and times, how they are read, and which samples are used.
+
+    And the memory that work on them may take, for it decides which layers are fitted from rows, and from how many.
+    """
     found: list[object] = []
     for part in source.parts:
         path = Path(part.where)
         known = path.stat() if path.exists() else None
         found.append((part.where, part.reading, part.count, known and (known.st_size, known.st_mtime_ns)))
     chosen = sha256(",".join(map(str, source.chosen)).encode()).hexdigest()
-    return (*found, chosen)
+    return (*found, chosen, source.memory.limit)
 
 
 def _name_of(metric: SessionMetric | Callable[[Any, Any], float]) -> str:

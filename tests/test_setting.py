@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnxlr.calibration import DataOptions, open_source
+from onnxlr.calibration import DataOptions, Memory, open_source
+from onnxlr.errors import ModelError
 from onnxlr.evaluation import open_evaluation
 from onnxlr.setting import source_of
 from onnxlr.target import Input
@@ -71,3 +72,14 @@ def test_an_image_that_is_gone_is_told_when_it_is_read(tmp_path: Path) -> None:
     before = source_of(source)
     (tmp_path / "a.bmp").unlink()
     assert source_of(source) != before
+    with pytest.raises(ModelError, match="cannot read the image"):
+        list(source.batches(1))
+
+
+def test_less_memory_is_another_setting_for_it_makes_other_fits(tmp_path: Path) -> None:
+    shade(tmp_path / "a.bmp", 0)
+    large, small = Memory(4 * 10**9), Memory(64 * 10**6)
+    assert small.wide(1, 9 * 128)
+    assert not large.wide(1, 9 * 128)
+    known = [source_of(open_source(tmp_path, INPUTS, {}, DataOptions(memory=one))) for one in (large, small, large)]
+    assert known[0] == known[2] != known[1]
