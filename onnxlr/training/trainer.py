@@ -110,7 +110,7 @@ class Trainer:
         if loss < state.best_loss:
             state.best_loss, state.waited = loss, 0
             state.best = self._weights(state)
-        else:
+        elif state.step:  # before the first one there was nothing to gain by
             state.waited += 1
 
     def _step(

@@ -69,6 +69,14 @@ def test_what_cannot_be_bettered_is_given_back() -> None:
     assert any("nothing is changed" in note for note in result.summary.notes)
 
 
+def test_patience_waits_for_epochs_and_not_for_the_beginning() -> None:
+    gained = tune(STUDENT, block_epochs=0, patience=1).summary
+    assert [step for _, step, _ in gained.history][:2] == [0, 7]
+    assert gained.after.loss < gained.before.loss
+    ended = tune(TEACHER, block_epochs=0, epochs=6, patience=2).summary  # nothing betters it
+    assert [step for _, step, _ in ended.history] == [0, 7, 14]
+
+
 def test_a_rate_that_destroys_does_no_harm() -> None:
     result = tune(STUDENT, learning_rate=50.0, block_rate=50.0)
     assert result.summary.after.loss <= result.summary.before.loss
