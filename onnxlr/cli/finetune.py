@@ -114,7 +114,8 @@ def command(
         bool, typer.Option("--train-batchnorm", help="Train BatchNormalization nodes, statistics included.")
     ] = False,
     augment: Annotated[
-        str, typer.Option("--augment", metavar="LIST", help="Random changes of images: flip, crop:PIXELS.")
+        str,
+        typer.Option("--augment", metavar="LIST", help="Random changes of images, channels first: flip, crop:PIXELS."),
     ] = "",
     threads: Threads = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of the split, the order and the augmentation.", min=0)] = 0,

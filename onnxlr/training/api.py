@@ -118,6 +118,8 @@ def finetune(
     mentor = None if teacher is None else model_io.load(teacher)
     if images is not None and not is_folder(data):
         raise UsageError("image options are for a folder of images", "give one as data, or leave them out")
+    if images is not None and images.layout == "NHWC" and options.augment:
+        raise UsageError(f"--augment {options.augment}: it moves images with channels first, not NHWC", "leave it out")
     reading = DataOptions(samples, options.seed, images or ImageOptions())
     read = read_samples(source.proto, data, labels, reading)
     outcome = train(source, mentor, read, options, target, None if checkpoint is None else Path(checkpoint), progress)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from onnxlr.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
 
 class Augmentation(Protocol):
-    """Changes a batch of images (n, c, h, w), each in its own way."""
+    """Changes a batch of images (n, c, h, w), each in its own way, which ``rng`` and n decide and nothing else."""
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the changed images."""
@@ -46,6 +48,22 @@ class Crop:
         corners = rng.integers(0, 2 * self.pixels + 1, (n, 2)).tolist()
         cut = [one[:, y : y + height, x : x + width] for one, (y, x) in zip(wide, corners, strict=True)]
         return torch.stack(cut)
+
+
+def augmented(
+    inputs: Mapping[str, Tensor], changes: Sequence[Augmentation], seed: tuple[int, ...]
+) -> dict[str, Tensor]:
+    """Return the inputs of a batch by name, images among them changed.
+
+    All images of one sample move alike: what they show goes together.
+    """
+    out = dict(inputs)
+    for name, value in inputs.items():
+        if value.ndim == 4 and value.is_floating_point():
+            rng = np.random.default_rng(seed)  # of its own, so that it draws what the other inputs' draw
+            for change in changes:
+                out[name] = change(out[name], rng)
+    return out
 
 
 def parse_augment(text: str) -> tuple[Augmentation, ...]:

@@ -46,7 +46,8 @@ class TrainOptions:
     batchnorm
         Train BatchNormalization nodes, statistics included; otherwise they stay as they are.
     augment
-        Changes of the training images, ``flip`` and ``crop:PIXELS`` separated by commas.
+        Changes of the training images, channels first, ``flip`` and ``crop:PIXELS`` separated by commas. All images of
+        a sample move alike; labels do not, and must be one number a sample, as a class is.
     checkpoint_every
         Steps between checkpoints.
 

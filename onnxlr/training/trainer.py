@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
+from onnxlr.training.augment import augmented
 from onnxlr.training.checkpoint import State, save_state
 from onnxlr.training.interruption import deferred
 from onnxlr.training.losses import activation_loss, overlap
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from torch import Tensor
 
     from onnxlr.progress import Progress
@@ -119,7 +120,8 @@ class Trainer:
         set_rate(optimizer, step, phase.order.steps)
         chosen = phase.order.at(step)
         drawn = self.task.train.take(chosen)
-        samples = replace(drawn, inputs=self._augmented(drawn.inputs, phase, step))
+        moved = augmented(drawn.inputs, self.augment, (*phase.order.seed, _AUGMENT, step))
+        samples = replace(drawn, inputs=moved)
         self.task.student.learning = frozenset() if phase.blockwise else self.learning
 
         def gradients(part: slice) -> tuple[Tensor | None, ...]:
@@ -162,16 +164,6 @@ class Trainer:
         with torch.no_grad():
             found: dict[str, Tensor] = self.task.teacher(inputs, [*self.task.teacher.outputs, *also])
         return found
-
-    def _augmented(self, inputs: Mapping[str, Tensor], phase: Phase, step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([*phase.order.seed, _AUGMENT, step])
-        out = dict(inputs)
-        for name, value in out.items():
-            if value.ndim == 4 and value.is_floating_point():
-                for change in self.augment:
-                    value = change(value, rng)  # noqa: PLW2901 - one after the other
-                out[name] = value
-        return out
 
     def _penalty(self) -> Tensor:
         """Return the weighted overlap of basis filters."""

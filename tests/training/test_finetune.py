@@ -11,6 +11,7 @@ import torch
 import onnxlr
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.target import usable_cores
+from onnxlr.training.augment import augmented, parse_augment
 from onnxlr.training.balance import balance
 from onnxlr.training.blocks import find_blocks, trainable
 from onnxlr.training.executor import TorchGraph
@@ -202,6 +203,11 @@ def test_a_fixed_batch_is_kept_to() -> None:
         ({"data": [images(1)]}, ModelError, "too few"),
         ({"options": TrainOptions(freeze_basis=True)}, UsageError, "no basis chains"),
         ({"options": TrainOptions(augment="spin")}, UsageError, "'spin' is no augmentation"),
+        (
+            {"labels": np.zeros((64, 4)), "options": TrainOptions(augment="flip", loss="mse")},
+            UsageError,
+            "do not move with the images; leave out --augment",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(given: dict[str, object], kind: type[Exception] | None, message: str) -> None:
@@ -225,8 +231,6 @@ def test_half_precision_is_refused() -> None:
 
 
 def test_augmentation_changes_images_by_the_seed() -> None:
-    from onnxlr.training.augment import parse_augment
-
     flip, crop = parse_augment("flip,crop:2")
     x = torch.arange(2 * 64, dtype=torch.float32).reshape(2, 1, 8, 8) + 1
     for change in (flip, crop):
@@ -243,6 +247,20 @@ def test_augmentation_changes_images_by_the_seed() -> None:
     assert len(inside) >= 36
     assert set(inside.tolist()) <= set(x[0, 0].ravel().tolist())
     assert tune(STUDENT, augment="flip,crop:1", epochs=6).summary.after.loss < 1.0
+
+
+def test_all_images_of_a_sample_move_alike() -> None:
+    x = torch.arange(6 * 64, dtype=torch.float32).reshape(6, 1, 8, 8) + 1
+    inputs = {"first": x, "scale": x[:, 0, 0, 0], "classes": x.long(), "second": 2 * x}
+    changes = parse_augment("flip,crop:2,flip")
+    moved = [augmented(inputs, changes, (0, step)) for step in (0, 1, 0)]
+    for one in moved:
+        assert torch.equal(one["second"], 2 * one["first"])
+        assert one["scale"] is inputs["scale"]
+        assert one["classes"] is inputs["classes"]
+    assert torch.equal(moved[0]["first"], moved[2]["first"])
+    assert not torch.equal(moved[0]["first"], moved[1]["first"])
+    assert not torch.equal(moved[0]["first"], x)
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")

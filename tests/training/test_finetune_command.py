@@ -65,6 +65,8 @@ def test_images_are_read_as_they_are_said_to_be(tmp_path: Path) -> None:
     one, same, other = ((tmp_path / f"{out}.onnx").read_bytes() for out in "abc")
     assert one == same != other
     refused(tmp_path, 2, "image options are for a folder", *few, "--data", "d.npz", *said)
+    last = ("--data", "pictures", "--image-layout", "NHWC", "--augment", "flip", "-o", "d.onnx")
+    refused(tmp_path, 2, "moves images with channels first", *few, *last)
 
 
 def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
