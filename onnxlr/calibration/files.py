@@ -28,6 +28,8 @@ def open_source(
     inputs: Sequence[Input],
     shapes: Mapping[str, Sequence[int]],
     options: DataOptions,
+    *,
+    label: str | None = None,
 ) -> Source:
     """Open the data at ``path`` for a model's inputs; what can be checked without reading the samples is checked.
 
@@ -44,6 +46,8 @@ def open_source(
         What the model is fed, see ``onnxlr.target.graph_inputs``.
     shapes
         Full shapes given for inputs with free sizes, by name, batch first (any); may be empty, the data decide then.
+    label
+        Another key that is passed over, unless an input has no other array.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def open_source(
     """
     check_inputs(inputs)
     given = {name: tuple(shape) for name, shape in shapes.items()}
-    parts = _parts(path, inputs, given, options)
+    parts = _parts(path, inputs, given, options, label)
     source = make_source(str(path), parts, inputs, options.samples, options.seed, varied=options.varied)
     return replace(source, memory=options.memory)
 
@@ -74,7 +78,11 @@ def files_in(folder: Path, suffixes: frozenset[str]) -> tuple[Path, ...]:
 
 
 def _parts(
-    path: Path, inputs: Sequence[Input], given: Mapping[str, tuple[int, ...]], options: DataOptions
+    path: Path,
+    inputs: Sequence[Input],
+    given: Mapping[str, tuple[int, ...]],
+    options: DataOptions,
+    label: str | None,
 ) -> Sequence[Part]:
     if path.is_dir():
         arrays, images = files_in(path, _ARRAY_SUFFIXES), files_in(path, IMAGE_SUFFIXES)
@@ -87,19 +95,23 @@ def _parts(
         if not arrays:
             kinds = ", ".join(sorted(_ARRAY_SUFFIXES | IMAGE_SUFFIXES))
             raise ModelError(f"{path} has 0 samples: the folder holds no file of {kinds}", "give another folder")
-        return [_array_part(path / file, inputs, given) for file in arrays]
+        return [_array_part(path / file, inputs, given, label) for file in arrays]
     if path.suffix.lower() not in _ARRAY_SUFFIXES:
         hint = "give the folder it is in" if path.suffix.lower() in IMAGE_SUFFIXES else "for example data.npz"
         raise UsageError(f"{path} is not an .npz file, an .npy file or a folder", hint)
-    return [_array_part(path, inputs, given)]
+    return [_array_part(path, inputs, given, label)]
 
 
-def _array_part(path: Path, inputs: Sequence[Input], given: Mapping[str, tuple[int, ...]]) -> ArrayPart:
+def _array_part(
+    path: Path, inputs: Sequence[Input], given: Mapping[str, tuple[int, ...]], label: str | None
+) -> ArrayPart:
     stored = stored_arrays(path)
     if "" in stored and len(inputs) > 1:
         names = ", ".join(item.name for item in inputs)
         raise ModelError(f"{path} is one array, the model takes {len(inputs)} inputs: {names}", "give an .npz file")
-    arrays = arrays_of(str(path), inputs, stored, given)
+    fed = {item.name for item in inputs}
+    samples = {key: array for key, array in stored.items() if key != label or key in fed} or stored
+    arrays = arrays_of(str(path), inputs, samples, given)
     counts = {item.name: array.shape[0] for item, array in arrays}
     if len(set(counts.values())) > 1:
         text = ", ".join(f"'{name}' {count}" for name, count in counts.items())

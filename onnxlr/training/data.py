@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onnxlr.calibration import DataOptions, from_iterable, open_source
-from onnxlr.calibration.arrays import stored_arrays
+from onnxlr.calibration.arrays import StoredArray, stored_arrays
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.target import graph_inputs
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxlr.calibration import DataReader, Source
-    from onnxlr.target import Feeds
+    from onnxlr.target import Feeds, Input
 
     Data = str | PathLike[str] | DataReader | Iterable[Feeds]
     Labels = str | np.ndarray[Any, Any] | None
@@ -79,33 +79,54 @@ def read_samples(proto: onnx.ModelProto, data: Data, labels: Labels, options: Da
     Raises
     ------
     UsageError, ModelError
-        When the data cannot be read or do not fit.
+        When the data cannot be read or do not fit, or there are not as many labels as samples.
     """
     inputs = graph_inputs(proto)
     path = Path(data) if isinstance(data, str | PathLike) else None
-    source = open_source(path, inputs, {}, options) if path is not None else from_iterable(data, inputs, {}, options)  # type: ignore[arg-type]
-    with source:
+    answers = _stored_labels(path, labels) if isinstance(labels, str) else labels
+    with _opened(data, inputs, options, labels if isinstance(labels, str) else None) as source:
+        if answers is not None:
+            _check_count(answers.shape, source, options.samples if path is None else None)
         pieces = list(source.batches(_READ))
         arrays = {item.name: np.concatenate([piece[item.name] for piece in pieces]) for item in inputs}
-        found = _labels(path, labels, source)
+        found = _labels(answers, source)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    if found is not None and len(found) != len(next(iter(arrays.values()))):
-        raise ModelError(f"{len(found)} labels for {len(next(iter(arrays.values())))} samples", "give one for each")
     return Samples(tensors, found, source.batch, source.notes)
 
 
-def _labels(path: Path | None, labels: Labels, source: Source) -> Tensor | None:
-    if labels is None:
+def _opened(data: Data, inputs: Sequence[Input], options: DataOptions, label: str | None) -> Source:
+    if isinstance(data, str | PathLike):
+        return open_source(Path(data), inputs, {}, options, label=label)
+    return from_iterable(data, inputs, {}, options)
+
+
+def _stored_labels(path: Path | None, name: str) -> StoredArray:
+    if path is None or path.suffix.lower() != ".npz":
+        raise UsageError(f"--labels {name}: labels are read from an .npz file", "give --data FILE.npz")
+    stored = stored_arrays(path)
+    if name not in stored:
+        raise UsageError(f"{path} has no array '{name}'", f"its arrays: {', '.join(stored)}")
+    return stored[name]
+
+
+def _check_count(shape: tuple[int, ...], source: Source, asked: int | None) -> None:
+    """Refuse labels that are not as many as the samples.
+
+    Of samples that come one after the other no more are read than are ``asked`` for; the labels may then go on.
+    """
+    labels, samples = shape[0] if shape else 0, sum(part.count for part in source.parts)
+    if labels < samples or (labels > samples and samples != asked):
+        raise ModelError(f"{labels} labels for {samples} samples", "give one for each")
+
+
+def _labels(answers: StoredArray | np.ndarray[Any, Any] | None, source: Source) -> Tensor | None:
+    """Return the labels of the samples that are used."""
+    if answers is None:
         return None
-    if isinstance(labels, str):
-        if path is None or path.suffix.lower() != ".npz":
-            raise UsageError(f"--labels {labels}: labels are read from an .npz file", "give --data FILE.npz")
-        stored = stored_arrays(path)
-        if labels not in stored:
-            raise UsageError(f"{path} has no array '{labels}'", f"its arrays: {', '.join(stored)}")
-        labels = np.concatenate(list(stored[labels].rows(source.chosen, _READ)))
+    if isinstance(answers, StoredArray):
+        labels = np.concatenate(list(answers.rows(source.chosen, _READ)))
     else:
-        labels = labels[list(source.chosen)]
+        labels = answers[list(source.chosen)]
     if labels.dtype.kind in "iub":
         return torch.from_numpy(labels.astype(np.int64)).reshape(len(labels), *labels.shape[1:])
     if labels.dtype.kind != "f" or not np.isfinite(labels).all():
