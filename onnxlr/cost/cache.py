@@ -106,7 +106,7 @@ class LatencyCache:
         lines, notes = _load(self.path)
         counts = Counter(target for target, _ in {(line.target, line.key) for line in lines.entries})
         named = sorted((lines.targets.get(target, f"target {target}"), count) for target, count in counts.items())
-        return Contents(self.path, self.path.stat().st_size if self.path.is_file() else 0, tuple(named), notes)
+        return Contents(self.path, _size(self.path), tuple(named), notes)
 
     def clear(self) -> bool:
         """Remove the file; return whether there was one.
@@ -116,11 +116,13 @@ class LatencyCache:
         ModelError
             When the file is not a cache, or cannot be removed.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return False
-        if not _ours(self.path):
-            raise ModelError(f"{self.path} is not a latency cache of this version: it stays", "remove it by hand")
         try:
+            if not _is_there(self.path):
+                return False
+            if not _ours(self.path):
+                raise ModelError(f"{self.path} is not a latency cache of this version: it stays", "remove it by hand")
             self.path.unlink(missing_ok=True)
         except OSError as error:
             raise ModelError(f"{self.path} cannot be removed ({error.strerror or error})") from error
@@ -161,11 +163,13 @@ class _Lines:
 
 def _load(path: Path | None) -> tuple[_Lines, tuple[str, ...]]:
     found = _Lines()
-    if path is None or not path.exists():
+    if path is None:
         return found, ()
-    if not _ours(path):
-        return found, (_foreign(path),)
     try:
+        if not _is_there(path):
+            return found, ()
+        if not _ours(path):
+            return found, (_foreign(path),)
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return found, (f"the latency cache {path} cannot be read ({error.strerror or error})",)
@@ -209,6 +213,23 @@ def _words(target: dict[str, Any]) -> str:
     count = target.get("threads")
     threads = f"{count} thread{'' if count == 1 else 's'}"
     return f"{target.get('provider')}, {threads}, {machine}, ONNX Runtime {target.get('onnxruntime')}"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something at ``path``; an OSError where that cannot be told, as in a folder of somebody else."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 where there is none, or none that can be reached."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def _ours(path: Path) -> bool:

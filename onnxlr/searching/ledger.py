@@ -40,7 +40,7 @@ class Ledger:
         self.baseline: Baseline | None = None
         self._trials: dict[Key, Trial] = {}
         self._sketches: dict[Key, float] = {}
-        if path is not None and path.exists():
+        if path is not None:
             try:
                 self.baseline, trials, self._sketches = _read(path, setting)
                 self._trials = {key_of(trial.choices): trial for trial in trials}
@@ -97,6 +97,7 @@ def key_of(choices: Sequence[Choice]) -> Key:
 
 
 def _read(path: Path, setting: str) -> tuple[Baseline | None, list[Trial], dict[Key, float]]:
+    """Read a file, which need not be there yet."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("onnxlr_search_state") != _VERSION:
@@ -108,6 +109,8 @@ def _read(path: Path, setting: str) -> tuple[Baseline | None, list[Trial], dict[
         baseline = data["baseline"] and Baseline(**data["baseline"])
         sketches = {_key(entry["choices"]): float(entry["shift"]) for entry in data["sketches"]}
         return baseline, [_trial(entry) for entry in data["trials"]], sketches
+    except (FileNotFoundError, NotADirectoryError):
+        return None, [], {}
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})", "check the file and its permissions") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -118,6 +119,16 @@ def test_a_folder_in_the_way_is_a_note(tmp_path):
     assert cache.add(TARGET, {"a": ENTRY})
     (tmp_path / "file").write_text("")
     assert "cannot be written" in LatencyCache(tmp_path / "file" / "l.jsonl").add(TARGET, {"a": ENTRY})[0]
+
+
+def test_a_folder_that_cannot_be_reached_is_a_note(unreachable):
+    cache = LatencyCache(unreachable / "l.jsonl")
+    for notes in (cache.read(TARGET)[1], cache.add(TARGET, {"a": ENTRY}), cache.contents().notes):
+        assert len(notes) == 1
+        assert re.search(r"the latency cache .* cannot be (read|written) \(", notes[0])
+    assert (cache.contents().entries, cache.contents().size) == (0, 0)
+    with pytest.raises(ModelError, match=r"cannot be removed \("):
+        cache.clear()
 
 
 def test_writers_at_the_same_time_lose_nothing(tmp_path):

@@ -59,3 +59,12 @@ def test_a_folder_that_cannot_be_written_matters_only_where_it_was_asked_for(tmp
     ledger = Ledger(path, "here", optional=True)
     ledger.add(one)
     assert ledger.find(one.choices) == one
+
+
+def test_a_folder_that_cannot_be_reached_matters_only_where_it_was_asked_for(unreachable: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*; check the file and its permissions"):
+        Ledger(unreachable / "state", "here")
+    one = trial()
+    ledger = Ledger(unreachable / "state", "here", optional=True)
+    ledger.add(one)
+    assert ledger.find(one.choices) == one
