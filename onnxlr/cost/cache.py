@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CACHE_DIR = "ONNXLR_CACHE_DIR"
 _FILE = "latencies.jsonl"
-_METHOD = 1  # to be raised when the way of measuring changes: older entries are then no longer found
+_METHOD = 2  # to be raised when chains are timed, or written as nodes, in another way: older entries are not found
 _HEADER = {"onnxlr_latencies": 1}
 _DIGEST = 32  # hexadecimal digits
 
