@@ -97,7 +97,7 @@ def calibrate(
     counts = [len(next(iter(feeds.values()))) for feeds in batches]
     looks = tuple(
         (place, looks_at(place, counts, source.memory, seed))
-        for place in places(prepared.proto, [workload.site for workload in prepared.workloads])
+        for place in places(prepared.proto, folder, [workload.site for workload in prepared.workloads])
     )
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
     views = Views(seen, outlooks(prepared.proto, folder, [place for place, _ in looks], seen))
@@ -133,7 +133,8 @@ def fit_to_data(
 ) -> tuple[tuple[Factorized, ...], dict[str, Chain]]:
     """Fit the chosen chains, and the layers behind them that stay dense, one after the other.
 
-    Layers in bodies and functions, which the data are not followed into, are factorized from their weights alone.
+    Layers without a place in ``calibration.looks``, as those in bodies and functions, which the data are not followed
+    into, are factorized from their weights alone.
     Returns the rewritten layers and, by site key, the refitted dense ones.
 
     Raises

@@ -87,7 +87,7 @@ def _fit(wanted: _Wanted) -> Chain:
 
 
 def answering(chain: Chain, site: Site, seen: Seen) -> Chain:
-    """Return the chain with the bias that makes its mean answer the layer's; a MatMul cannot have one."""
-    if site.op == "MatMul":
+    """Return the chain with the bias that makes its mean answer the layer's, where it can have one."""
+    if not site.biased:
         return chain
     return levelled(chain, site.geometry, seen.mean, seen.answers.mean(axis=0, dtype=np.float64))

@@ -61,7 +61,7 @@ class FitOptions:
 class Fitted:
     """A layer's new chain with its bias; ``error`` is sqrt(E||y - y^||^2 / Var y) on the rows it was fitted to.
 
-    For a MatMul, which cannot have a bias, y is taken about zero; behind an activation that hides part of y, y is
+    Where there can be no bias, as in a MatMul, y is taken about zero; behind an activation that hides part of y, y is
     what leaves that.
     """
 
@@ -92,7 +92,7 @@ class Task:
     @property
     def biased(self) -> bool:
         """Whether the layer can have a bias."""
-        return self.place.site.op != "MatMul"
+        return self.place.site.biased
 
     @cached_property
     def fitted_rows(self) -> int:
@@ -260,7 +260,7 @@ def _chain(task: Task, layer: Layer, choice: Choice | None, before: Chain | None
 
 
 def _levelled(task: Task, chain: Chain, wanted: Array) -> Chain:
-    """Return the chain with the bias that makes its mean answer the one wanted; a MatMul cannot have one."""
+    """Return the chain with the bias that makes its mean answer the one wanted, where it can have one."""
     if not task.biased:
         return chain
     return levelled(chain, task.layer.geometry, task.moments[1], _level(task, wanted))

@@ -31,7 +31,7 @@ from onnxlr.summarize import summarize
 from onnxlr.target import channel_block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     import onnx
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from onnxlr.report.front import Front
     from onnxlr.report.summary import Summary
     from onnxlr.request import Request
-    from onnxlr_passes.chain import Chain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +89,7 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
         built = build(prepared, model.folder, request.target, calibration, plan.choices, stage)
     summary = replace(summarize(model, prepared, built, plan, request), searched=searched, allocated=allocated)
     if calibration is not None and request.data is not None:
-        summary = replace(summary, notes=(*summary.notes, *_data_notes(calibration, built.refitted, request.data)))
+        summary = replace(summary, notes=(*summary.notes, *_data_notes(calibration, built, request.data)))
     if request.dry_run:
         return Outcome(prepared.proto, plan, summary)
     if request.validate:
@@ -157,11 +156,18 @@ def task_of(
     )
 
 
-def _data_notes(calibration: Calibration, refitted: Mapping[str, Chain], data: Source) -> tuple[str, ...]:
-    """Say what the factors were fitted to."""
+def _data_notes(calibration: Calibration, built: Built, data: Source) -> tuple[str, ...]:
+    """Say what the factors were fitted to, and which were not."""
     fitted = f"factors fitted to {calibration.samples} samples"
-    also = f"; {len(refitted)} dense behind them refitted to what they now receive" if refitted else ""
-    return (fitted + also, *data.notes)
+    if built.refitted:
+        fitted += f"; {len(built.refitted)} dense behind them refitted to what they now receive"
+    blind = [one.workload.site for one in built.made if one.choice.site not in calibration.seen]
+    adding = [site.label for site in blind if site.adds and site.scope == ""]
+    notes = [fitted]
+    if adding:
+        names = ", ".join(adding[:3]) + (", ..." if len(adding) > 3 else "")
+        notes.append(f"from their weights alone, for they add what is not one constant a channel: {names}")
+    return (*notes, *data.notes)
 
 
 def _plan(

@@ -15,9 +15,10 @@ from onnxlr.calibration.walker import Walker, fixed_nodes
 from onnxlr.schemes.metric import Covariance, Rows
 from onnxlr_passes.constants import Constants
 from onnxlr_passes.scopes import scopes
+from onnxlr_passes.sites import attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     import onnx
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from onnxlr.calibration.store import Filed
     from onnxlr.schemes.metric import Metric
     from onnxlr.target import Feeds, Target
+    from onnxlr_passes.scopes import Scope
     from onnxlr_passes.sites import Site
 
     Array = np.ndarray[Any, np.dtype[Any]]
@@ -42,6 +44,7 @@ UNSEEN = 1e-2
 class Place:
     """A layer in the main graph: its input, and the Add behind it with the other operand, where it feeds just that.
 
+    A Gemm that adds what is no bias is a product with the Add in it: ``joined`` is then its own output.
     ``activation`` is what alone reads the Add or, without one, the layer, and hides part of it.
     """
 
@@ -57,7 +60,8 @@ class Seen:
     """What one layer saw and answered in the original network; large parts of it may be on disk.
 
     ``count`` rows were seen, of ``mean`` (g, D); ``spread`` is their covariance (g, D, D) or, where that would be too
-    large, the rows themselves less their mean, (g, count, D). The rest is the layer's answers, and those of the Add.
+    large, the rows themselves less their mean, (g, count, D). The rest is the layer's answers, without what it adds
+    that is no bias, and those of the Add.
     """
 
     count: int
@@ -92,25 +96,39 @@ def ridge_of(columns: int, count: int) -> float:
     return 1e-3 + UNSEEN * columns / max(count, 1)
 
 
-def places(model: onnx.ModelProto, sites: Sequence[Site]) -> tuple[Place, ...]:
-    """Return where the sites of the main graph stand; those in bodies and functions, or on constants, are left out."""
-    main, known = scopes(model)[0], Constants(model)
+def places(model: onnx.ModelProto, folder: Path | None, sites: Sequence[Site]) -> tuple[Place, ...]:
+    """Return where the sites of the main graph stand.
+
+    Left out are those in bodies and functions, those on constants, and those that add what is no bias in a way that
+    cannot be told apart from the layer. ``folder`` is where external data lies.
+    """
+    main, known = scopes(model)[0], Constants(model, folder)
     constants = {tensor.name for tensor in model.graph.initializer} | set(fixed_nodes(model.graph))
     found = []
     for site in sites:
         node = main.producer(site.output) if site.scope == "" else None
         if node is None or node.input[0] in constants:
             continue
-        readers = main.consumers(site.output)
-        joined = other = None
-        if len(readers) == 1 and readers[0].op_type == "Add" and not main.is_output(site.output):
-            others = [name for name in readers[0].input if name != site.output]
-            if len(others) == 1 and others[0] not in constants:
-                joined, other = readers[0].output[0], others[0]
+        joined, other = _sum_of(main, site, node, constants)
+        if site.adds and joined is None:
+            continue
         channels = 0 if site.op == "MatMul" else site.out_channels
         activation = activation_behind(known, main, joined or site.output, channels)
         found.append(Place(site, node.input[0], joined, other, activation))
     return tuple(found)
+
+
+def _sum_of(main: Scope, site: Site, node: onnx.NodeProto, constants: Collection[str]) -> tuple[str | None, str | None]:
+    """Return the sum of the layer and one other operand, and that, where nothing else sees the layer alone."""
+    if site.adds:
+        plain = site.op == "Gemm" and attribute(node, "beta", 1.0) == 1.0 and node.input[2] not in constants
+        return (site.output, node.input[2]) if plain else (None, None)
+    readers = main.consumers(site.output)
+    if len(readers) == 1 and readers[0].op_type == "Add" and not main.is_output(site.output):
+        others = [name for name in readers[0].input if name != site.output]
+        if len(others) == 1 and others[0] not in constants:
+            return readers[0].output[0], others[0]
+    return None, None
 
 
 def names_of(place: Place) -> list[str]:
@@ -134,9 +152,9 @@ def answers_of(place: Place, y: Array, look: Look) -> Array:
 
 
 def moments_of(place: Place, rows: Array) -> Moments:
-    """Return the moments of the layer's input rows; a MatMul has no bias that could make up for a mean."""
+    """Return the moments of the layer's input rows; without a bias nothing could make up for a mean."""
     moments = Moments.of(rows)
-    return moments.uncentred() if place.site.op == "MatMul" else moments
+    return moments if place.site.biased else moments.uncentred()
 
 
 def gather(place: Place, shelf: Sequence[Array], looks: Sequence[Look]) -> Array:
@@ -209,7 +227,7 @@ def observe(
         rows = gather(place, known[place.value], where)
         count, mean, spread = _statistics(place, rows, memory)
         del rows
-        own = [answers_of(place, known[place.site.output][i], look) for i, look in enumerate(where)]
+        own = [answers_of(place, _alone(walker, place, i), look) for i, look in enumerate(where)]
         sums = None
         if place.joined is not None and all(_same_shape(walker, place, i) for i in range(len(where))):
             sums = [answers_of(place, known[place.joined][i], look) for i, look in enumerate(where)]
@@ -240,12 +258,20 @@ def _statistics(place: Place, rows: Array, memory: Memory) -> tuple[int, Array, 
 
 
 def centre(place: Place, rows: Array) -> Array:
-    """Take the mean of ``rows`` (g, n, D) out of them, in place, and return it; a MatMul's stays and counts as 0."""
-    if place.site.op == "MatMul":
+    """Take the mean of ``rows`` (g, n, D) out of them, in place, and return it; without a bias it stays, as 0."""
+    if not place.site.biased:
         return np.zeros((rows.shape[0], rows.shape[2]))
     mean: Array = rows.mean(axis=1, dtype=np.float64)
     rows -= mean[:, None, :].astype(rows.dtype)
     return mean
+
+
+def _alone(walker: Walker, place: Place, batch: int) -> Array:
+    """Return a layer's output without what it adds that is no bias."""
+    whole: Array = walker.known[place.site.output][batch]
+    if not place.site.adds or place.other is None:
+        return whole
+    return _wide(whole) - _wide(walker.known[place.other][batch])
 
 
 def _same_shape(walker: Walker, place: Place, batch: int) -> bool:

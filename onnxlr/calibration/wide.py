@@ -42,7 +42,7 @@ def fit_wide(
     """
     layer = Layer(place.site.kernel(), place.site.geometry)
     group, t = place.site.geometry.group, layer.shape.T
-    biased = place.site.op != "MatMul"
+    biased = place.site.biased
     mean = centre(place, rows)
     n, d = rows.shape[1:]
     variance = np.einsum("gnd,gnd->g", rows, rows, dtype=np.float64) / max(n * d, 1)

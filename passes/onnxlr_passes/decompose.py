@@ -33,7 +33,8 @@ class Decompose:
     """Replace the sites named by the keys of ``chains``; ``folder`` is where the model's external data lies.
 
     The last node of a chain gives the output of the node it replaces, and takes over its doc string, its metadata and
-    its bias. Weights no longer read by anything are removed; equal factors are written once a scope.
+    its bias, or what else it adds. Weights no longer read by anything are removed; equal factors are written once a
+    scope.
     """
 
     chains: Mapping[str, Chain]
@@ -46,7 +47,8 @@ class Decompose:
         Raises
         ------
         PassError
-            When a key names no site, a chain does not fit its site, or a factor overflows the model's type.
+            When a key names no site, a chain does not fit its site, a chain with a bias would replace what is none, or
+            a factor overflows the model's type.
         """
         if not self.chains:
             return PassResult(model)
@@ -112,6 +114,8 @@ class _Writer:
             raise PassError(
                 f"{site.label}: the chain is not one from {site.in_channels} to {site.out_channels} channels"
             )
+        if chain.bias is not None and site.adds:
+            raise PassError(f"{site.label}: a new bias would replace its third input, which is not a bias")
         made: list[onnx.NodeProto] = []
         value, number = node.input[0], 0
         for step in chain.steps[:-1]:

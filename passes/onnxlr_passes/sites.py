@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,7 @@ class Site:
     ``key`` is unique in the model: the node's output name, behind the scope's path where it is not the main graph.
     ``label`` is the node's own name, or its output where it has none. ``weight`` is the constant as the model holds
     it; :meth:`kernel` reads it in the normal form (T, S / group, *kernel), which for Gemm and MatMul is (out, in).
+    ``adds`` says that the node's third input is no bias but something else to add, which a new bias must not replace.
     """
 
     key: str
@@ -50,6 +52,12 @@ class Site:
     in_channels: int
     transposed: bool = False
     scale: float = 1.0
+    adds: bool = False
+
+    @property
+    def biased(self) -> bool:
+        """Whether a chain here may have a bias: a MatMul cannot, and what is added otherwise must stay."""
+        return self.op != "MatMul" and not self.adds
 
     @property
     def dtype(self) -> int:
@@ -160,7 +168,15 @@ def _site(constants: Constants, scope: Scope, node: onnx.NodeProto) -> Site | st
     if weight.dtype not in FLOAT_TYPES or 0 in weight.shape:
         return "weights are not floating-point" if 0 not in weight.shape else "an empty weight"
     build = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}[node.op_type]
-    return build(scope, node, weight)
+    found = build(scope, node, weight)
+    return replace(found, adds=True) if isinstance(found, Site) and _adds(constants, scope, node) else found
+
+
+def _adds(constants: Constants, scope: Scope, node: onnx.NodeProto) -> bool:
+    """Whether a node has a third input that is not a constant of one number a channel, the same for every sample."""
+    name = node.input[2] if len(node.input) > 2 else ""
+    found = constants.resolve(scope, name) if name else None
+    return isinstance(found, str) or (found is not None and prod(found.shape[:-1]) != 1)
 
 
 def _dynamic_weight(constants: Constants, scope: Scope, node: onnx.NodeProto, why: str) -> str:

@@ -240,6 +240,28 @@ def test_a_new_bias_replaces_the_old_one() -> None:
     assert_same(changed, expected, x=noise(2, 4, 9, 8))
 
 
+ADDED = [
+    (conv(), tensor("v", 6), "computed"),
+    (helper.make_node("Gemm", ["r", "w", "x"], ["y"], "conv1"), tensor("v", 8), "an input"),
+    (helper.make_node("Gemm", ["r", "w", "b"], ["y"], "conv1"), tensor("b", 2, 8), "a row for each sample"),
+]
+
+
+@pytest.mark.parametrize(("node", "constant", "label"), ADDED, ids=[row[2] for row in ADDED])
+def test_what_is_added_and_is_no_bias_stays(node: onnx.NodeProto, constant: onnx.TensorProto, label: str) -> None:
+    before = "b" if label == "computed" else "r"
+    nodes = [helper.make_node("Relu", ["v" if label == "computed" else "x"], [before]), node]
+    linear = node.op_type == "Gemm"
+    kernel = tensor("w", 8, 8) if linear else tensor("w", 6, 4, 3, 3)
+    model = model_of(nodes, [kernel, constant], (2, 8) if linear else (2, 4, 9, 8))
+    site = locate(model)[0][0]
+    assert site.adds
+    assert not site.biased
+    assert_same(rewrite(model), model, x=noise(2, 8) if linear else noise(2, 4, 9, 8))
+    with pytest.raises(PassError, match="conv1: a new bias would replace its third input, which is not a bias"):
+        Decompose({"y": full_chain(site).with_bias(np.zeros(site.out_channels))})(model)
+
+
 def dense(weight: np.ndarray) -> Chain:
     return Chain(((Stage("dense", weight, Geometry.plain(weight.shape[2:])),),))
 

@@ -165,6 +165,23 @@ def test_linear_kernels_are_out_by_in(op: str, attributes: dict[str, object], fo
     assert site.parameters == 40
 
 
+BIASES = [("b", tensor("b", 5)), ("b", tensor("b", 1, 5)), ("b", tensor("b", 1)), ("b", tensor("b")), ("", B)]
+
+
+@pytest.mark.parametrize(("name", "constant"), BIASES)
+def test_one_constant_a_channel_is_a_bias(name: str, constant: onnx.TensorProto) -> None:
+    model = model_of([standard("Gemm", "x", "w", name)], [tensor("w", 8, 5), constant], (2, 8))
+    (site,), _ = locate(model)
+    assert site.biased
+    assert not site.adds
+
+
+def test_a_matmul_has_no_bias_and_adds_nothing() -> None:
+    (site,), _ = locate(model_of([standard("MatMul")], [tensor("w", 8, 5)], (2, 8)))
+    assert not site.biased
+    assert not site.adds
+
+
 def test_a_convolution_in_full() -> None:
     node = conv(strides=[2, 1], dilations=[1, 2], pads=[0, 1, 2, 3], group=2)
     site = locate(model_of([node], [tensor("w", 6, 2, 3, 3), B]))[0][0]
