@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxlr.errors import ModelError
 from onnxlr.parallel import side_by_side
 from onnxlr.planning.knapsack import pareto
 from onnxlr.schemes.base import Layer, LayerShape
 from onnxlr.schemes.calibrated import UNCORRECTED
 from onnxlr.schemes.fitted import calibrations, fitted_solver
 from onnxlr.schemes.winograd import Winograd
+from onnxlr_passes.base import PassError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,8 +77,17 @@ class Choices:
 
 
 def read_layer(site: Site) -> Layer:
-    """Read a site's kernel."""
-    return Layer(site.kernel(), site.geometry)
+    """Read a site's kernel.
+
+    Raises
+    ------
+    ModelError
+        When its data cannot be read.
+    """
+    try:
+        return Layer(site.kernel(), site.geometry)
+    except PassError as error:
+        raise ModelError(f"{site.label}: {error}", "leave the model's files alone meanwhile") from error
 
 
 def enumerate_choices(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper
 
-from onnxlr_passes.base import PassError
 from onnxlr_passes.scopes import DEFAULT_DOMAINS
+from onnxlr_passes.stored import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ class Constant:
         PassError
             When the tensor's data cannot be read or does not fit its shape.
         """
-        array = _read(self.tensor, self.folder)
+        array = read(self.tensor, self.folder)
         for step in self.steps:
             if isinstance(step, _Permute):
                 array = array.transpose(step.axes)
@@ -289,16 +289,3 @@ def _constant_node(node: onnx.NodeProto) -> TensorProto:
     elif attribute.name != "value":
         raise _NotConstant(f"Constant given by '{attribute.name}'")
     return tensor
-
-
-def _read(tensor: TensorProto, folder: Path | None) -> NDArray[np.generic]:
-    try:
-        if external_data_helper.uses_external_data(tensor):
-            loaded = TensorProto()  # a copy of the reference only, so the model keeps its own
-            loaded.CopyFrom(tensor)
-            external_data_helper.load_external_data_for_tensor(loaded, str(folder))
-            tensor = loaded
-        array: NDArray[np.generic] = numpy_helper.to_array(tensor)
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise PassError(f"the data of tensor '{tensor.name}' cannot be read: {error}") from error
-    return array

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import TensorProto, external_data_helper, helper, shape_inference
 
-from onnxlr_passes.base import Change, PassResult
+from onnxlr_passes.base import Change, PassError, PassResult
 from onnxlr_passes.extents import without_weights
 from onnxlr_passes.restore import name_after_readers, plain_value, restore
 from onnxlr_passes.scopes import scopes
+from onnxlr_passes.stored import external_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -75,14 +76,10 @@ class Simplify:
         reason = self._refusal(model)
         if reason:
             return _refused(model, reason)
-        loaded = model
-        if any(external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
-            loaded = onnx.ModelProto()
-            loaded.CopyFrom(model)
-            try:
-                external_data_helper.load_external_data_for_model(loaded, str(self.folder))
-            except (OSError, ValueError, onnx.checker.ValidationError) as error:
-                return _refused(model, f"its external data cannot be read ({error})")
+        try:
+            loaded = _with_data_inside(model, self.folder)
+        except PassError as error:
+            return _refused(model, f"its external data cannot be read ({error})")
         typed = _with_typed_outputs(loaded)
         answer = self._run(typed)
         if isinstance(answer, str):
@@ -175,6 +172,21 @@ def _size(tensor: TensorProto) -> int:
     if tensor.data_type in {TensorProto.UNDEFINED, TensorProto.STRING}:
         return 0
     return int(math.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _with_data_inside(model: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
+    """Give a copy that holds its external data; ``model`` itself when it has none."""
+    if not any(external_data_helper.uses_external_data(tensor) for tensor in _tensors(model)):
+        return model
+    loaded = onnx.ModelProto()
+    loaded.CopyFrom(model)
+    for tensor in _tensors(loaded):
+        if external_data_helper.uses_external_data(tensor):
+            data = external_data(tensor, folder)
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = data
+    return loaded
 
 
 def _with_typed_outputs(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
+from typer.testing import CliRunner
 
+from onnxlr.cli.main import app
+from onnxlr.model_io import every_tensor, load
 from tests.cli.small import COMMAND, QUICK, environment, files, network, refused, written
 from tests.hostile.models import plain, write_external
 from tests.hostile.test_model_files_out import small_disk  # noqa: F401 - a fixture
@@ -68,6 +73,59 @@ def test_what_is_no_model(build: Callable[[Path], object], message: str, command
 def test_what_is_no_model_in_a_process_of_its_own(tmp_path: Path) -> None:
     truncated(tmp_path)
     refused(tmp_path, 3, "is not an ONNX model, or was cut short", "rewrite", "m.onnx", process=True)
+
+
+def linked(folder: Path) -> None:
+    (folder / "twin.bin").hardlink_to(folder / "weights.bin")
+
+
+def behind_a_link(folder: Path) -> None:
+    (folder / "weights.bin").rename(folder / "blob")
+    (folder / "weights.bin").symlink_to("blob")
+
+
+def without_length(folder: Path) -> None:
+    model = plain().FromString((folder / "m.onnx").read_bytes())
+    for tensor in model.graph.initializer:
+        entries = [(entry.key, entry.value) for entry in tensor.external_data if entry.key != "length"]
+        del tensor.external_data[:]
+        for key, value in entries:
+            tensor.external_data.add(key=key, value=value)
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    with (folder / "weights.bin").open("ab") as file:
+        file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("change", [linked, behind_a_link, without_length])
+def test_large_data_that_is_linked_or_says_no_length(
+    change: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data over the limit stay in their file, and every reader of it takes what the first one took."""
+    monkeypatch.setitem(load.__kwdefaults__, "inline_limit", 0)
+    write_external(plain(), tmp_path / "m.onnx")
+    change(tmp_path)
+    for command in (("inspect", "m.onnx"), ("rewrite", "m.onnx", "--rank", "9", "-o", "o.onnx", "--no-cache")):
+        with chdir(tmp_path):
+            result = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.stderr
+        assert "cannot be read" not in result.stdout
+    assert sum(tensor.dims[0] * tensor.dims[1] for tensor in every_tensor(onnx.load(tmp_path / "o.onnx"))) == 2 * 9 * 33
+
+
+def test_large_data_that_vanish_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(load.__kwdefaults__, "inline_limit", 0)
+    write_external(plain(), tmp_path / "m.onnx")
+
+    def read_and_gone(*_: object) -> None:
+        (tmp_path / "weights.bin").write_bytes(b"")
+
+    monkeypatch.setattr("onnxlr.pipeline.check_finite", read_and_gone)
+    with chdir(tmp_path):
+        result = CliRunner().invoke(app, ["rewrite", "m.onnx", "--dry-run"], catch_exceptions=False)
+    assert result.exit_code == 3
+    assert re.fullmatch(
+        r"onnxlr: to_y: the data of tensor 'w' cannot be read: .* are needed; leave .*\n", result.stderr
+    )
 
 
 def test_an_output_that_is_the_input_by_another_name(tmp_path: Path) -> None:

@@ -187,6 +187,25 @@ def test_external_data_stays_external_where_it_is_not_rewritten(tmp_path: Path) 
         np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-5)
 
 
+def test_external_data_behind_links_and_without_a_length_is_simplified(tmp_path: Path) -> None:
+    whole = rich()
+    external_data_helper.convert_model_to_external_data(whole, location="weights.bin", size_threshold=0)
+    onnx.save(whole, tmp_path / "m.onnx")
+    (tmp_path / "twin.bin").hardlink_to(tmp_path / "weights.bin")
+    (tmp_path / "link.bin").symlink_to("weights.bin")
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        kept = [entry for entry in tensor.external_data if entry.key != "length"]
+        kept[0].value = "link.bin" if tensor.name == "bias" else kept[0].value
+        entries = [(entry.key, entry.value) for entry in kept]
+        del tensor.external_data[:]
+        for key, value in entries:
+            tensor.external_data.add(key=key, value=value)
+    result = Simplify(folder=tmp_path)(model)
+    assert "Identity" not in {node.op_type for node in result.model.graph.node}
+    assert not any(change.what.startswith("not simplified") for change in result.changes)
+
+
 def refused(simplify: Simplify, model: onnx.ModelProto) -> str:
     before = model.SerializeToString(deterministic=True)
     result = simplify(model)
