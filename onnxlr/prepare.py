@@ -100,7 +100,11 @@ def prepare(model: Model, target: Target, selection: Selection, *, simplify: boo
     for site in sites:
         reason = selection.refusal(site)
         if site.key not in seen:
-            left.append(Skipped(site.key, site.label, site.op, "its input size cannot be inferred"))
+            left.append(
+                Skipped(
+                    site.key, site.label, site.op, "its input size cannot be inferred, or is too small for its kernel"
+                )
+            )
         elif reason is not None:
             left.append(Skipped(site.key, site.label, site.op, reason, site))
         else:

@@ -47,7 +47,7 @@ class Extent:
 def extents(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], keys: Mapping[str, Geometry]
 ) -> dict[str, Extent]:
-    """Return the extent of every site of ``keys`` whose input shape can be inferred.
+    """Return the extent of every site of ``keys`` whose input shape can be inferred and is one it can work on.
 
     ``shapes`` gives each graph input its full shape. Local functions are inlined (in a copy) to see what they are
     called with. A site seen with several sizes is given the one with most positions.
@@ -107,7 +107,8 @@ def _merge(before: Extent | None, new: Extent) -> Extent:
 def _extent(op: str, shape: tuple[int, ...], geometry: Geometry) -> Extent | None:
     """Read batch and size off a full input shape; None when it does not fit the operator."""
     if op == "Conv":
-        return Extent(shape[0], shape[2:]) if len(shape) == 2 + geometry.rank else None
+        fits = len(shape) == 2 + geometry.rank and geometry.fits(shape[2:])
+        return Extent(shape[0], shape[2:]) if fits else None
     return Extent(prod(shape[:-1]), ()) if shape else None
 
 

@@ -55,12 +55,21 @@ class Geometry:
             if self.auto_pad in {"SAME_UPPER", "SAME_LOWER"}:
                 out.append(-(-n // stride))
                 continue
-            reach = self.dilations[axis] * (self.kernel[axis] - 1) + 1
-            span = n + sum(self.pads[axis]) - reach
+            span = self._span(axis, n)
             if span < 0:
+                reach = n + sum(self.pads[axis]) - span
                 raise ValueError(f"a kernel reaching {reach} does not fit an input of {n} padded by {self.pads[axis]}")
             out.append(span // stride + 1)
         return tuple(out)
+
+    def fits(self, size: tuple[int, ...]) -> bool:
+        """Whether the kernel fits in a padded input of a spatial size, so that there is an output."""
+        fitted = self.auto_pad in {"SAME_UPPER", "SAME_LOWER"}
+        return fitted or all(self._span(axis, n) >= 0 for axis, n in enumerate(size))
+
+    def _span(self, axis: int, n: int) -> int:
+        """Return by how much the kernel can move along an axis of size ``n``."""
+        return n + sum(self.pads[axis]) - (self.dilations[axis] * (self.kernel[axis] - 1) + 1)
 
     def only(self, *axes: int, group: int | None = None) -> Geometry:
         """Keep kernel, stride, dilation and pads of ``axes``; the others become pointwise with stride 1.

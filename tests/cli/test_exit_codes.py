@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import chdir
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,10 +12,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto
+from typer.testing import CliRunner
 
 from onnxlr import api
+from onnxlr.cli.main import app
 from tests.cli.small import QUICK, chaotic, files, kernel, network, onnxlr, refused, written
 from tests.hostile.models import write_external
+from tests.passes.one_conv import conv, model_of, tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +41,18 @@ def test_0_and_what_it_writes(model: Path, tmp_path: Path) -> None:
     assert report["measured"]["surgery"] < 1e-4
     assert {row["node"] for row in [*report["layers"], *report["skipped"]]} == {f"/body/conv{i}" for i in range(3)}
     assert done.stdout.splitlines()[-3:] == ["wrote m.lr.onnx", "wrote p.json", "wrote r.json"]
+
+
+def test_a_shape_that_a_kernel_does_not_fit_is_no_bug(tmp_path: Path) -> None:
+    weights = [tensor("w", 16, 4, 3, 3), tensor("b", 16)]
+    written(model_of([conv()], weights, [1, 4, "h", "w_"]), tmp_path / "m.onnx")
+    small = ("m.onnx", "--shape", "x=1x4x2x2")
+    with chdir(tmp_path):
+        result = CliRunner().invoke(app, ["inspect", *small, "--json", "r.json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    (found,) = json.loads((tmp_path / "r.json").read_text())["findings"]
+    assert found["skipped"] == "its input size cannot be inferred, or is too small for its kernel"
+    refused(tmp_path, 4, "1 skipped .its input size.*too small for its kernel", "rewrite", *small, "--dry-run")
 
 
 USAGE = {

@@ -39,6 +39,12 @@ def test_sizes_behind_reshapes_whose_shape_is_computed() -> None:
     assert seen(model, x=(3, 4, 9, 8)) == {"y": Extent(3, (12, 6))}
 
 
+def test_a_size_that_the_kernel_does_not_fit_is_none() -> None:
+    free = model_of([conv()], [tensor("w", 6, 4, 3, 3), tensor("b", 6)], ["n", 4, "h", "w_"])
+    assert seen(free, x=(1, 4, 2, 9)) == {}
+    assert seen(free, x=(1, 4, 3, 9)) == {"y": Extent(1, (3, 9))}
+
+
 def test_linear_maps_count_rows() -> None:
     model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor("w", 8, 5)], (2, 4, 9, 8))
     assert seen(model) == {"y": Extent(72, ())}

@@ -41,11 +41,23 @@ def test_output_size_is_that_of_shape_inference(data: st.DataObject) -> None:
     geometry = Geometry(kernel, strides, dilations, pads, auto_pad=mode)
     size = tuple(d * (k - 1) + 1 + data.draw(st.integers(0, 6)) for k, d in zip(kernel, dilations, strict=True))
     assert geometry.output_size(size) == inferred(geometry, size)
+    assert geometry.fits(size)
 
 
 def test_a_kernel_that_does_not_fit_is_an_error() -> None:
+    geometry = Geometry((3,), (1,), (2,), ((1, 1),))
     with pytest.raises(ValueError, match="a kernel reaching 5 does not fit an input of 2"):
-        Geometry((3,), (1,), (2,), ((1, 1),)).output_size((2,))
+        geometry.output_size((2,))
+    assert not geometry.fits((2,))
+    assert geometry.fits((3,))
+    assert geometry.output_size((3,)) == (1,)
+
+
+def test_every_axis_must_fit() -> None:
+    geometry = Geometry.plain((1, 3))
+    assert geometry.fits((1, 3))
+    assert not geometry.fits((3, 2))
+    assert Geometry((9,), (1,), (1,), ((0, 0),), auto_pad="SAME_LOWER").fits((1,))
 
 
 def test_axes_must_agree() -> None:
