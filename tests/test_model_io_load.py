@@ -195,6 +195,21 @@ def repeated_metadata() -> onnx.ModelProto:
     return proto
 
 
+def default_domain_by_its_other_name(*, imported: bool, called: bool) -> onnx.ModelProto:
+    """A Reshape, whose second input is of opset 5, beside a function and an If; ``ai.onnx`` in imports, in nodes."""
+    proto = everywhere()
+    shape = numpy_helper.from_array(np.array([1, SIZE]), "shape")
+    proto.graph.initializer.append(shape)
+    proto.graph.node[-1].output[0] = "flat"
+    proto.graph.node.add(op_type="Reshape", input=["flat", "shape"], output=["y"])
+    if imported:
+        proto.opset_import[0].domain = "ai.onnx"
+    if called:
+        for node in (node for node in proto.graph.node if not node.domain):
+            node.domain = "ai.onnx"
+    return proto
+
+
 SCALE = numpy_helper.from_array(np.ones(SIZE, np.float32), "scale")
 FORGIVEN = {
     "runtime operator in the default domain": model(
@@ -206,6 +221,8 @@ FORGIVEN = {
     "untyped output": untyped_output(),
     "input and output without a shape": shapeless(),
     "metadata key twice": repeated_metadata(),
+    "nodes of ai.onnx": default_domain_by_its_other_name(imported=False, called=True),
+    "nodes and imports of ai.onnx": default_domain_by_its_other_name(imported=True, called=True),
 }
 
 
@@ -216,6 +233,18 @@ def test_what_runs_but_the_checker_rejects_is_forgiven(proto: onnx.ModelProto) -
     before = proto.SerializeToString()
     assert load(proto).proto.SerializeToString() == before
     run(before)
+
+
+def test_the_default_domain_may_be_imported_by_its_other_name() -> None:
+    """The checker takes that by itself; an opset forged beside it would be a wrong one."""
+    proto = default_domain_by_its_other_name(imported=True, called=False)
+    before = proto.SerializeToString()
+    assert load(proto).proto.SerializeToString() == before
+    run(before)
+    unknown = onnx.ModelProto.FromString(before)
+    unknown.graph.node.add(op_type="Relu", input=["y"], output=["z"]).attribute.add(name="depth", i=1, type=2)
+    with pytest.raises(ModelError, match="Unrecognized attribute: depth"):
+        load(unknown)
 
 
 def test_custom_domains_are_not_our_business() -> None:

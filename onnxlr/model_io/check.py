@@ -96,8 +96,8 @@ def _for_checker(proto: ModelProto) -> ModelProto:
 
     The checker would look for external data in the current folder, reject hard links, and cannot take 2 GB. It also
     rejects what runs: operators of the default domain known to ONNX Runtime only (LayerNormalization before opset 17),
-    domains not imported, initializers of IR version 3 that are not inputs, an unnamed graph, inputs and outputs without
-    a shape, outputs without a type.
+    nodes that call that domain ai.onnx, domains not imported, initializers of IR version 3 that are not inputs, an
+    unnamed graph, inputs and outputs without a shape, outputs without a type.
     """
     bare = copy_without_weights(proto)
     bare.ir_version = max(bare.ir_version, 4)
@@ -107,6 +107,7 @@ def _for_checker(proto: ModelProto) -> ModelProto:
             for field in ("raw_data", "external_data", "data_location"):
                 tensor.ClearField(field)
             tensor.dims[:] = [0] * max(len(tensor.dims), 1)
+    _use_one_name(bare)
     _forgive_nodes(bare)
     for value in bare.graph.output:
         if value.type.WhichOneof("value") is None:
@@ -117,17 +118,31 @@ def _for_checker(proto: ModelProto) -> ModelProto:
     return bare
 
 
+def _use_one_name(bare: ModelProto) -> None:
+    """Call the default domain "" in imports and nodes: the runtime takes "ai.onnx" for the same, the checker does not.
+
+    Where both are imported, "" counts. Bodies and local functions stay: there the runtime tells the two apart itself.
+    """
+    named = {one.domain for one in bare.opset_import}
+    for one in bare.opset_import:
+        if one.domain == "ai.onnx" and "" not in named:
+            one.domain = ""
+    for node in bare.graph.node:
+        if node.domain == "ai.onnx":
+            node.domain = ""
+
+
 def _forgive_nodes(bare: ModelProto) -> None:
     """Give the nodes that only the runtime can judge a domain that the checker does not."""
     versions = {one.domain: one.version for one in bare.opset_import}
-    opset = versions.get("", versions.get("ai.onnx", OLDEST_OPSET))
+    opset = versions.get("", OLDEST_OPSET)
     local = {(function.domain, function.name) for function in bare.functions}
     for graph in every_graph(bare):
         graph.name = graph.name or "graph"
         for node in graph.node:
             if (node.domain, node.op_type) in local:
                 continue
-            if node.domain in _DEFAULT_DOMAINS and not _known(node.op_type, opset):
+            if not node.domain and not _known(node.op_type, opset):
                 node.domain = _FOREIGN
             if node.domain not in versions:
                 versions[node.domain] = 1

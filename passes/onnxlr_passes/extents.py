@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import helper, inliner, shape_inference
 
-from onnxlr_passes.scopes import scopes
+from onnxlr_passes.scopes import DEFAULT_DOMAINS, scopes
 from onnxlr_passes.sites import REWRITABLE, site_key
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def without_weights(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]
     bare.functions.extend(model.functions)
     bare.graph.name = model.graph.name or "graph"
     bare.graph.node.extend(model.graph.node)
+    _use_one_name(bare)
     bare.graph.output.extend(model.graph.output)
     listed = {value.name for value in model.graph.input}
     for value in model.graph.input:
@@ -161,6 +162,13 @@ def without_weights(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]
     for sparse in model.graph.sparse_initializer:
         bare.graph.sparse_initializer.add().CopyFrom(sparse)
     return bare
+
+
+def _use_one_name(bare: onnx.ModelProto) -> None:
+    """Call the default domain of nodes "": shape inference does not know that "ai.onnx" is the same one."""
+    for node in bare.graph.node:
+        if node.domain in DEFAULT_DOMAINS:
+            node.domain = ""
 
 
 def full_shape(kind: onnx.TypeProto) -> tuple[int, ...] | None:

@@ -45,6 +45,17 @@ def test_a_size_that_the_kernel_does_not_fit_is_none() -> None:
     assert seen(free, x=(1, 4, 3, 9)) == {"y": Extent(1, (3, 9))}
 
 
+@pytest.mark.parametrize("imported", ["", "ai.onnx"])
+@pytest.mark.parametrize("called", ["", "ai.onnx"])
+def test_the_default_domain_by_either_name(imported: str, called: str) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Conv", ["r", "w"], ["y"])]
+    model = model_of(nodes, [tensor("w", 6, 4, 3, 3)])
+    model.opset_import[0].domain = imported
+    for node in model.graph.node:
+        node.domain = called
+    assert seen(model) == {"y": Extent(2, (9, 8))}
+
+
 def test_linear_maps_count_rows() -> None:
     model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor("w", 8, 5)], (2, 4, 9, 8))
     assert seen(model) == {"y": Extent(72, ())}
