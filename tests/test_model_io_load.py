@@ -247,6 +247,36 @@ def test_the_default_domain_may_be_imported_by_its_other_name() -> None:
         load(unknown)
 
 
+def scattered(count: int, *, pairs: bool = False, constant: bool = False, extra: int = 0) -> onnx.ModelProto:
+    """``x`` times a sparse matrix of ``count`` ones, each at a position or a pair of them; ``extra`` more positions."""
+    positions = np.arange(count + extra, dtype=np.int64)
+    indices = np.stack(np.divmod(positions, SIZE), axis=1) if pairs else positions
+    values = numpy_helper.from_array(np.ones(count, np.float32), "s")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(indices, "i"), [SIZE, SIZE])
+    if constant:
+        return model([helper.make_node("Constant", [], ["s"], sparse_value=sparse), matmul("s")])
+    return model([matmul("s")], sparse=[sparse])
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("count", [1, 100, 128, 129, 200, 256, 257, 1000])
+def test_sparse_weights_of_every_size(count: int, pairs: bool, constant: bool) -> None:
+    proto = scattered(count, pairs=pairs, constant=constant)
+    before = proto.SerializeToString()
+    assert load(proto).proto.SerializeToString() == before
+    np.testing.assert_allclose(run(before)[0], ROWS[0] @ dense(count), rtol=1e-4, atol=1e-5)
+
+
+def dense(count: int) -> np.ndarray:
+    return (np.arange(SIZE * SIZE) < count).astype(np.float32).reshape(SIZE, SIZE)
+
+
+def test_small_sparse_weights_are_looked_at() -> None:
+    with pytest.raises(ModelError, match="not a valid model"):
+        load(scattered(100, extra=1))
+
+
 def test_custom_domains_are_not_our_business() -> None:
     load(model([helper.make_node("Secret", ["x"], ["y"], domain="vendor", key=1)], domains=["vendor"]))
 

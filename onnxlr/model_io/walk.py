@@ -61,15 +61,26 @@ def other_tensors(proto: ModelProto) -> Iterator[TensorProto]:
     """Yield the values and indices of sparse initializers, and the tensors in attributes of graphs and functions."""
     for graph in every_graph(proto):
         for sparse in graph.sparse_initializer:
-            yield from _parts(sparse)
+            yield from sparse_parts(sparse)
         yield from _attribute_tensors(graph.node)
     for function in proto.functions:
         yield from _attribute_tensors(function.node)
 
 
-def _parts(sparse: SparseTensorProto) -> Iterator[TensorProto]:
-    yield sparse.values
-    yield sparse.indices
+def sparse_tensors(proto: ModelProto) -> Iterator[SparseTensorProto]:
+    """Yield every sparse tensor: initializers of every graph, and those in attributes of graphs and functions."""
+    for graph in every_graph(proto):
+        yield from graph.sparse_initializer
+    for nodes in (*(graph.node for graph in every_graph(proto)), *(function.node for function in proto.functions)):
+        for attribute in (attribute for node in nodes for attribute in node.attribute):
+            if attribute.HasField("sparse_tensor"):
+                yield attribute.sparse_tensor
+            yield from attribute.sparse_tensors
+
+
+def sparse_parts(sparse: SparseTensorProto) -> tuple[TensorProto, TensorProto]:
+    """Return the values of a sparse tensor and where they are."""
+    return sparse.values, sparse.indices
 
 
 def _attribute_tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
@@ -79,9 +90,9 @@ def _attribute_tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
                 yield attribute.t
             yield from attribute.tensors
             if attribute.HasField("sparse_tensor"):
-                yield from _parts(attribute.sparse_tensor)
+                yield from sparse_parts(attribute.sparse_tensor)
             for sparse in attribute.sparse_tensors:
-                yield from _parts(sparse)
+                yield from sparse_parts(sparse)
 
 
 def is_external(tensor: TensorProto) -> bool:
