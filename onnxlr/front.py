@@ -50,6 +50,7 @@ def search(
     seed: int = 0,
     jobs: int = 0,
     state: str | os.PathLike[str] | None = None,
+    deliver: Callable[[Front], None] | None = None,
     progress: Progress = silent,
 ) -> Front:
     """Return the models that no other beats in both speed and loss, from slightly faster to the fastest.
@@ -57,7 +58,8 @@ def search(
     The parameters are those of :func:`onnxlr.rewrite`; ``trials`` models are built. Each of the front has the plan to
     replay. Trials are kept beside the latency cache, so that a search broken off goes on where it was, and more
     ``trials`` add to those there are. Without the cache, or with a metric of your own, they are kept in the file
-    ``state`` until all are made.
+    ``state`` until all are made and ``deliver``, which is called with the front, has returned: what it cannot write is
+    not lost then.
 
     Raises
     ------
@@ -82,4 +84,4 @@ def search(
             simplify=simplify,
             seed=seed,
         )
-        return pipeline.front(source, request, None if state is None else Path(state), progress)
+        return pipeline.front(source, request, None if state is None else Path(state), progress, deliver=deliver)

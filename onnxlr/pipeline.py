@@ -13,7 +13,7 @@ from onnxlr.calibrate import calibrate
 from onnxlr.calibration.views import Views
 from onnxlr.errors import BudgetError
 from onnxlr.judging import judges_of
-from onnxlr.model_io import check_finite
+from onnxlr.model_io import check_finite, remove
 from onnxlr.planning.budget import KeepMacs, choose
 from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.planning.plan import Plan
@@ -102,11 +102,18 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     return Outcome(built.proto, plan, summary)
 
 
-def front(model: Model, request: Request, state: Path | None, progress: Progress = silent) -> Front:
+def front(
+    model: Model,
+    request: Request,
+    state: Path | None,
+    progress: Progress = silent,
+    *,
+    deliver: Callable[[Front], None] | None = None,
+) -> Front:
     """Find the trade between speed and loss.
 
     Trials are kept beside the latency cache; where nothing can be kept there, in ``state``, which is removed when all
-    is done.
+    is done: after ``deliver``, called with what was found, has returned.
 
     Raises
     ------
@@ -119,8 +126,10 @@ def front(model: Model, request: Request, state: Path | None, progress: Progress
     prepared, calibration = _prepare(model, request, progress)
     judges = judges_of(model, request, split=True)
     found = trace(task_of(model, prepared, calibration, judges, request), ledger, progress)
+    if deliver is not None:
+        deliver(found)
     if kept is None and state is not None:
-        state.unlink(missing_ok=True)
+        remove(state)
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlr.evaluation import SessionMetric
+from onnxlr.model_io import remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,12 +80,12 @@ def forget(cache: LatencyCache) -> int:
 
     Raises
     ------
-    OSError
+    ModelError
         When a file cannot be removed.
     """
     found = [] if cache.path is None else sorted((cache.path.parent / _FOLDER).glob("*.json"))
     for path in found:
-        path.unlink(missing_ok=True)
+        remove(path)
     return len(found)
 
 

@@ -137,7 +137,7 @@ def command(
     """
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_outputs
-    from onnxlr.model_io import write_text
+    from onnxlr.model_io import remove, write_text
     from onnxlr.training.api import finetune
     from onnxlr.training.options import TrainOptions
     from onnxlr.training.view import render_finetune
@@ -194,10 +194,10 @@ def command(
             progress=tell,
         )
     written = [result.save(target, force=force)]
-    saved.unlink(missing_ok=True)
     if json_file is not None:
         write_text(json_file, result.summary.to_json(), force=force)
         written.append(json_file)
+    remove(saved)
     show(render_finetune(result.summary), *(f"wrote {path}" for path in written))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -43,6 +43,9 @@ from onnxlr.cli.options import (
     Trials,
     parse_shapes,
 )
+
+if TYPE_CHECKING:
+    from onnxlr.report.front import Front
 
 
 def command(
@@ -98,12 +101,12 @@ def command(
     """Show what speed costs in accuracy: the models that no other beats in both. Writes no model.
 
     Interrupted, or given more trials, it goes on where it was: trials are kept beside the latency cache. Without it,
-    and with a metric of your own, they are kept in OUT.state until all are made.
+    and with a metric of your own, they are kept in OUT.state until all is written.
     """
     from onnxlr.cli.console import progress, show
     from onnxlr.cli.outputs import check_outputs
     from onnxlr.front import search
-    from onnxlr.model_io import write_text
+    from onnxlr.model_io import check_folder, make_folder, write_text
     from onnxlr.planning.plan import Plan
     from onnxlr.report.search_view import render_front
 
@@ -112,6 +115,24 @@ def command(
         check_outputs({"--save-plans": save_plans}, protect=[], force=False)
     inputs = [path for path in (model, data, evaluation) if path is not None]
     check_outputs({"--out": target, "--plot": plot}, protect=inputs, force=force)
+    if save_plans is not None:
+        check_folder(save_plans)
+    written: list[Path] = []
+
+    def write(front: Front) -> None:
+        texts = {target: front.to_json()}
+        if plot is not None:
+            texts[plot] = front.to_svg()
+        if save_plans is not None:
+            make_folder(save_plans)
+            for number, index in enumerate(front.best, start=1):
+                trial = front.trials[index]
+                plan = Plan(trial.choices, front.model_sha256, f"{trial.faster:.2f}x faster, of a search")
+                texts[save_plans / f"{number:02d}-{trial.faster:.2f}x.json"] = plan.to_json()
+        for path, text in texts.items():
+            write_text(path, text, force=force)
+            written.append(path)
+
     with progress() as tell:
         front = search(
             model,
@@ -145,17 +166,7 @@ def command(
             seed=seed,
             jobs=jobs,
             state=target.with_name(f"{target.name}.state"),
+            deliver=write,
             progress=tell,
         )
-    texts = {target: front.to_json()}
-    if plot is not None:
-        texts[plot] = front.to_svg()
-    if save_plans is not None:
-        save_plans.mkdir(exist_ok=True)
-        for number, index in enumerate(front.best, start=1):
-            trial = front.trials[index]
-            plan = Plan(trial.choices, front.model_sha256, f"{trial.faster:.2f}x faster, of a search")
-            texts[save_plans / f"{number:02d}-{trial.faster:.2f}x.json"] = plan.to_json()
-    for path, text in texts.items():
-        write_text(path, text, force=force)
-    show(render_front(front), *(f"wrote {path}" for path in texts))
+    show(render_front(front), *(f"wrote {path}" for path in written))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from onnxlr.errors import ModelError
+from onnxlr.model_io import remove
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,11 +122,12 @@ class LatencyCache:
         try:
             if not _is_there(self.path):
                 return False
-            if not _ours(self.path):
-                raise ModelError(f"{self.path} is not a latency cache of this version: it stays", "remove it by hand")
-            self.path.unlink(missing_ok=True)
+            ours = _ours(self.path)
         except OSError as error:
             raise ModelError(f"{self.path} cannot be removed ({error.strerror or error})") from error
+        if not ours:
+            raise ModelError(f"{self.path} is not a latency cache of this version: it stays", "remove it by hand")
+        remove(self.path)
         return True
 
 

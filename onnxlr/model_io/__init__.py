@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxlr.model_io.disk import check_folder, make_folder, remove
 from onnxlr.model_io.finite import check_finite
 from onnxlr.model_io.load import Model, load
 from onnxlr.model_io.runnable import runnable
@@ -12,12 +13,15 @@ from onnxlr.model_io.text import write_text
 __all__ = [
     "Model",
     "check_finite",
+    "check_folder",
     "check_output",
     "data_file",
     "dense_size",
     "every_tensor",
     "is_split",
     "load",
+    "make_folder",
+    "remove",
     "runnable",
     "save",
     "tensor_array",

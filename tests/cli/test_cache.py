@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from onnxlr.cost.cache import CACHE_DIR, Entry, LatencyCache
 from onnxlr.target import Target
-from tests.cli.small import onnxlr
+from tests.cli.small import onnxlr, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,3 +40,10 @@ def test_a_foreign_file_is_said_and_stays(tmp_path: Path, monkeypatch: pytest.Mo
     assert (cleared.returncode, cleared.stdout) == (3, "")
     assert cleared.stderr.count("\n") == 1
     assert path.read_text() == "mine"
+
+
+def test_trials_that_cannot_be_removed_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_DIR, str(tmp_path))
+    stuck = tmp_path / "searches" / "a.json"
+    stuck.mkdir(parents=True)
+    refused(tmp_path, 3, f"{re.escape(str(stuck))} cannot be removed .*; remove it by hand", "cache", "clear")

@@ -6,12 +6,17 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import chdir
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from onnxlr.cli.main import app
 from tests.cli.small import COMMAND, environment, refused, written
 from tests.cli.small import onnxlr as command
 from tests.training.networks import images
@@ -42,6 +47,21 @@ def test_the_command(tmp_path: Path) -> None:
     refused(tmp_path, 2, "--batch a is not a list", *arguments, "-o", "b.onnx", "--batch", "a")
     refused(tmp_path, 2, "has no array 'z'; its arrays: x, y", *arguments, "-o", "b.onnx", "--labels", "z")
     refused(tmp_path, 2, "same file", *arguments, "-o", "b.onnx", "--checkpoint", "b.onnx")
+
+
+def test_the_checkpoint_stays_until_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is not done again because the report could not be written."""
+
+    def full() -> str:
+        raise OSError(28, "No space left on device")
+
+    trained = SimpleNamespace(save=lambda out, **_: out, summary=SimpleNamespace(to_json=full))
+    monkeypatch.setattr("onnxlr.training.api.finetune", lambda *_, **__: trained)
+    arguments = prepared(tmp_path)
+    (tmp_path / "c").touch()
+    with chdir(tmp_path), pytest.raises(OSError, match="No space"):
+        CliRunner().invoke(app, [*arguments, "--checkpoint", "c", "--json", "r.json"], catch_exceptions=False)
+    assert (tmp_path / "c").exists()
 
 
 def test_images_are_read_as_they_are_said_to_be(tmp_path: Path) -> None:
