@@ -57,6 +57,8 @@ def command(
         record = read_recorded(recorded)
         target, seed, notes = record.target, record.seed, record.notes()
         loaded = list(record.models())
+    files = [file for model in loaded for file in model.files]
+    check_outputs({"--json": json_file}, protect=files, force=force)
     with progress() as tell:
         result = bench(
             loaded,

@@ -136,17 +136,25 @@ def command(
     An interrupted run goes on from its checkpoint when the same command is given again, to the same result.
     """
     from onnxlr.cli.console import progress, show
-    from onnxlr.cli.outputs import check_outputs
-    from onnxlr.model_io import remove, write_text
+    from onnxlr.cli.outputs import check_data_output, check_outputs
+    from onnxlr.model_io import data_file, remove, write_text
     from onnxlr.training.api import finetune
     from onnxlr.training.options import TrainOptions
     from onnxlr.training.view import render_finetune
 
     target = out or model.with_name(f"{model.stem}.ft.onnx")
     saved = checkpoint or target.with_name(f"{target.name}.checkpoint")
-    inputs = [path for path in (model, teacher, data) if path is not None]
-    check_outputs({"--out": target, "--json": json_file}, protect=inputs, force=force)
-    check_outputs({"--checkpoint": saved, "--out": target}, protect=inputs, force=True)
+    models = [path for path in (model, teacher) if path is not None]
+    weights = {"the weights of --out": data_file(target)}
+    check_outputs(
+        {"--out": target, "--json": json_file},
+        models=models,
+        protect=(data,),
+        reserve={**weights, "--checkpoint": saved},
+        force=force,
+    )
+    check_outputs({"--checkpoint": saved}, models=models, protect=(data,), reserve=weights, force=True)
+    check_data_output(target, model, protect=(*models, data), force=force)
     options = TrainOptions(
         epochs=epochs,
         block_epochs=block_epochs,

@@ -23,7 +23,7 @@ def command(
     from onnxlr.model_io import write_text
     from onnxlr.report.terminal import render_inspection
 
-    check_outputs({"--json": json_file}, protect=(model,), force=force)
+    check_outputs({"--json": json_file}, models=(model,), force=force)
     with progress() as tell:
         found = api.inspect(model, shapes=parse_shapes(shape), provider=provider.value, threads=threads, progress=tell)
     if json_file is not None:

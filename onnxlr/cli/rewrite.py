@@ -158,13 +158,16 @@ def command(
     from onnxlr.report.summary_view import render_summary
 
     target = out or model.with_name(f"{model.stem}.lr.onnx")
+    inputs = [path for path in (plan, data, evaluation) if path is not None]
     check_outputs(
         {"--out": None if dry_run else target, "--save-plan": save_plan, "--json": json_file},
-        protect=[path for path in (model, plan, data, evaluation) if path is not None],
+        models=(model,),
+        protect=inputs,
+        reserve={} if dry_run else {"the weights of --out": data_file(target)},
         force=force,
     )
     if not dry_run:
-        check_data_output(target, model, force=force)
+        check_data_output(target, model, protect=inputs, force=force)
     with progress() as tell:
         result = api.rewrite(
             model,

@@ -112,9 +112,15 @@ def command(
 
     target = out or model.with_name(f"{model.stem}.front.json")
     if save_plans is not None and not (force and save_plans.is_dir()):
-        check_outputs({"--save-plans": save_plans}, protect=[], force=False)
-    inputs = [path for path in (model, data, evaluation) if path is not None]
-    check_outputs({"--out": target, "--plot": plot}, protect=inputs, force=force)
+        check_outputs({"--save-plans": save_plans}, force=False)
+    state = target.with_name(f"{target.name}.state")
+    check_outputs(
+        {"--out": target, "--plot": plot},
+        models=(model,),
+        protect=[path for path in (data, evaluation) if path is not None],
+        reserve={"the trials of --out": state},
+        force=force,
+    )
     if save_plans is not None:
         check_folder(save_plans)
     written: list[Path] = []
@@ -165,7 +171,7 @@ def command(
             simplify=not no_simplify,
             seed=seed,
             jobs=jobs,
-            state=target.with_name(f"{target.name}.state"),
+            state=state,
             deliver=write,
             progress=tell,
         )

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from onnxlr.cli.main import app
 from onnxlr.model_io import every_tensor, load
-from tests.cli.small import COMMAND, QUICK, environment, files, network, refused, written
+from tests.cli.small import COMMAND, QUICK, environment, files, network, onnxlr, refused, written
 from tests.hostile.models import plain, write_external
 from tests.hostile.test_model_files_out import small_disk  # noqa: F401 - a fixture
 
@@ -135,6 +135,68 @@ def test_an_output_that_is_the_input_by_another_name(tmp_path: Path) -> None:
     for out in ("link.onnx", "twin.onnx", "./m.onnx"):
         refused(tmp_path, 2, "is the same file as the input", "rewrite", "m.onnx", "-o", out, "--force")
         refused(tmp_path, 2, "is the same file as the input", "inspect", "m.onnx", "--json", out, "--force")
+
+
+DATA = ("--data", "d.npz")
+CLOBBERS = {
+    "inspect": ("inspect", "m.onnx", "--json"),
+    "bench": ("bench", "other.onnx", "m.onnx", "--json"),
+    "rewrite's model": ("rewrite", "m.onnx", "-o"),
+    "rewrite's report": ("rewrite", "m.onnx", "--json"),
+    "rewrite's plan": ("rewrite", "m.onnx", "--dry-run", "--save-plan"),
+    "search's front": ("search", "m.onnx", "-o"),
+    "search's plot": ("search", "m.onnx", "--plot"),
+    "finetune's model": ("finetune", "m.onnx", *DATA, "-o"),
+    "finetune's report": ("finetune", "m.onnx", *DATA, "--json"),
+    "finetune's checkpoint": ("finetune", "m.onnx", *DATA, "--checkpoint"),
+    "the teacher": ("finetune", "other.onnx", "--teacher", "m.onnx", *DATA, "--json"),
+}
+
+
+@pytest.mark.parametrize("arguments", CLOBBERS.values(), ids=CLOBBERS.keys())
+def test_an_output_over_the_weights_of_a_model_even_with_force(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    write_external(network(), tmp_path / "m.onnx")
+    written(network(), tmp_path / "other.onnx")
+    (tmp_path / "d.npz").touch()
+    (tmp_path / "link.bin").symlink_to("weights.bin")
+    for out in ("weights.bin", "link.bin"):
+        refused(tmp_path, 2, f"{out} is the same file as the input .*weights.bin", *arguments, out, "--force")
+
+
+def test_an_output_over_a_model_that_a_report_records(tmp_path: Path) -> None:
+    write_external(network(), tmp_path / "m.onnx")
+    report = ("--seconds", "0.1", "--threads", "1", "--json", "r.json")
+    assert onnxlr("bench", "m.onnx", *report, cwd=tmp_path).returncode == 0
+    again = ("bench", "--from", "r.json", "--force", "--json")
+    for out in ("m.onnx", "weights.bin", "r.json"):
+        refused(tmp_path, 2, f"{out} is the same file as the input", *again, out)
+
+
+TWICE = {
+    "report": ("rewrite", "m.onnx", "--json", "m.lr.onnx.data"),
+    "plan": ("rewrite", "m.onnx", "-o", "new.onnx", "--save-plan", "./new.onnx.data"),
+    "report of training": ("finetune", "m.onnx", *DATA, "--json", "m.ft.onnx.data"),
+    "checkpoint": ("finetune", "m.onnx", *DATA, "--checkpoint", "m.ft.onnx.data"),
+    "report and checkpoint": ("finetune", "m.onnx", *DATA, "--json", "m.ft.onnx.checkpoint"),
+    "plot over trials": ("search", "m.onnx", "--plot", "m.front.json.state"),
+}
+
+
+@pytest.mark.parametrize("arguments", TWICE.values(), ids=TWICE.keys())
+def test_an_output_over_what_the_command_writes_besides(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    write_external(network(), tmp_path / "m.onnx")
+    (tmp_path / "d.npz").touch()
+    refused(tmp_path, 2, f"are the same file {arguments[-1].removeprefix('./')}", *arguments)
+    (tmp_path / arguments[-1]).write_text("old")
+    refused(tmp_path, 2, f"are the same file {arguments[-1].removeprefix('./')}", *arguments, "--force")
+
+
+@pytest.mark.parametrize("command", ["rewrite", "finetune"])
+def test_weights_written_over_data(command: str, tmp_path: Path) -> None:
+    write_external(network(), tmp_path / "m.onnx")
+    (tmp_path / "o.onnx.data").write_text("precious")
+    arguments = (command, "m.onnx", "-o", "o.onnx", "--data", "o.onnx.data", "--force")
+    refused(tmp_path, 2, "o.onnx.data is the same file as the input", *arguments)
 
 
 def test_an_output_in_no_folder(tmp_path: Path) -> None:
