@@ -70,7 +70,7 @@ def run(model: Model, request: Request, progress: Progress = silent) -> Outcome:
     BudgetError
         When the budget cannot be met, or nothing is left to rewrite.
     ValidationError
-        When the rewritten model is not what it should be.
+        When the rewritten model, or what was prepared to be rewritten, is not what it should be.
     """
     prepared, calibration = _prepare(model, request, progress)
     judges = judges_of(model, request, split=request.goals.searching)
@@ -117,7 +117,7 @@ def front(
 
     Raises
     ------
-    UsageError, ModelError, BudgetError
+    UsageError, ModelError, BudgetError, ValidationError
         As :func:`run` does; or when ``state`` belongs to another search.
     """
     setting = f"{setting_of(model, request)} front"
@@ -139,7 +139,14 @@ def _prepare(model: Model, request: Request, progress: Progress) -> tuple[Prepar
     progress("prepare", 0.0)
     prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
     if request.validate and not request.dry_run:
-        rehearse(model.proto, prepared, folder=model.folder, target=request.target, seed=request.seed)
+        rehearse(
+            model.proto,
+            prepared,
+            folder=model.folder,
+            target=request.target,
+            seed=request.seed,
+            simplified=request.simplify,
+        )
     if request.data is None:
         return prepared, None
     stage = _stage(progress, "calibrate")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from onnx import TensorProto
+import numpy as np
+from onnx import TensorProto, helper
 
 from onnxlr.cost.calm import time_at_rest
 from onnxlr.cost.timing import Speedup, Timing, TimingOptions, speedup
 from onnxlr.errors import ModelError, ValidationError
 from onnxlr.model_io import runnable
 from onnxlr.target import bind, run, seeded_feeds
-from onnxlr.validation.numeric import OutputShapeError, compare
+from onnxlr.validation.numeric import OutputShapeError, compare, differences
 from onnxlr_passes.decompose import Decompose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     import onnx
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from onnxlr.validation.numeric import OutputDifference
     from onnxlr_passes.chain import Chain
 
-# What rounding alone may do to a whole network between a chain and its contracted kernel, as relative L2 of an output.
+Array = np.ndarray[Any, Any]
+
+# What rounding alone may do to a whole network between a chain and its contracted kernel, as relative L2 of an output;
+# so little does it do as well between a layer and the one it was folded with, which are computed one after the other.
 ROUNDING: dict[int, float] = {
     TensorProto.DOUBLE: 1e-6,
     TensorProto.FLOAT: 2e-3,
@@ -45,8 +49,9 @@ class Proof:
 
     ``surgery`` is the largest relative L2 difference of an output between the rewritten model and the original with
     every rewritten kernel replaced by its contracted chain: rounding, when the rewrite did what it claims; None where
-    no output is floating point. ``outputs`` were compared on ``compared_on``; it is empty, and ``incomparable`` says
-    why, where the size of an output depends on the values in it.
+    no output is floating point. The original stands there simplified and folded, as :func:`rehearse` found it to agree
+    with the model itself. ``outputs`` were compared on ``compared_on`` with the model itself; it is empty, and
+    ``incomparable`` says why, where the size of an output depends on the values in it.
     """
 
     surgery: float | None
@@ -58,21 +63,34 @@ class Proof:
     compared_on: str
 
 
-def rehearse(model: onnx.ModelProto, prepared: Prepared, *, folder: Path | None, target: Target, seed: int) -> None:
-    """Run the original once, before the work: what cannot be run cannot be proven.
+def rehearse(
+    model: onnx.ModelProto, prepared: Prepared, *, folder: Path | None, target: Target, seed: int, simplified: bool
+) -> None:
+    """Run the original once, before the work, and what was prepared from it: outputs must agree to rounding.
+
+    What cannot be run cannot be proven; and what simplifying and folding break, no later comparison with the prepared
+    model would show.
 
     Raises
     ------
     ModelError
         When the target cannot run the model.
+    ValidationError
+        When the prepared model does not run, or gives other outputs; ``simplified`` is for the hint.
     """
     try:
         (feeds,) = seeded_feeds(model, prepared.shapes, seed=seed)
-        with runnable(model, folder) as source:
-            run(target.session(source), feeds)
+        (expected,) = _outputs(model, feeds, folder=folder, target=target)
     except ModelError as error:
         unproven = "--no-validate rewrites it all the same, unproven"
         raise ModelError(error.message, f"{error.hint}, or {unproven}" if error.hint else unproven) from error
+    if prepared.proto is model:
+        return
+    wrong = _preparation_faults(model, prepared, feeds, expected, folder=folder, target=target)
+    if wrong:
+        passes = ", ".join(dict.fromkeys(name for name, _ in prepared.changes))
+        hint = f"try --no-simplify; {_UNPROVEN}" if simplified else _UNPROVEN
+        raise ValidationError(f"the model is another one after {passes}: {wrong[0]}", hint)
 
 
 def prove(
@@ -124,6 +142,58 @@ def prove(
     if not held:
         compared_on = f"{len(feeds)} random inputs"
     return Proof(surgery, outputs, before, after, speedup(before, after), incomparable, compared_on)
+
+
+def _preparation_faults(
+    model: onnx.ModelProto,
+    prepared: Prepared,
+    feeds: Feeds,
+    expected: Mapping[str, Array],
+    *,
+    folder: Path | None,
+    target: Target,
+) -> list[str]:
+    """Say in what the prepared model differs from the original, which gives ``expected`` on ``feeds``."""
+    try:
+        (got,) = _outputs(prepared.proto, feeds, folder=folder, target=target)
+    except ModelError as error:
+        return [error.message]
+    types = {workload.site.dtype for workload in prepared.workloads}
+    types |= {other.site.dtype for other in prepared.skipped if other.site is not None}
+    wrong = {name: _fault(name, value, got[name], types) for name, value in expected.items()}
+    if any(wrong.values()):  # rare; what is another each time it is computed, such as random numbers, tells nothing
+        first, second = _outputs(model, feeds, folder=folder, target=target, times=2)
+        wrong = {name: fault for name, fault in wrong.items() if _fault(name, first[name], second[name], types) is None}
+    return [fault for fault in wrong.values() if fault is not None]
+
+
+def _outputs(
+    model: onnx.ModelProto, feeds: Feeds, *, folder: Path | None, target: Target, times: int = 1
+) -> list[dict[str, Array]]:
+    """Run a model in a session of its own, so that two are never held at once; outputs by name, of each time."""
+    with runnable(model, folder) as source:
+        session = target.session(source)
+        names = [output.name for output in session.get_outputs()]
+        return [dict(zip(names, run(session, feeds), strict=True)) for _ in range(times)]
+
+
+def _fault(name: str, expected: Array, got: Array, types: Collection[int]) -> str | None:
+    """Say how an output differs by more than rounding in the coarsest of ``types`` and its own; None where it does not.
+
+    Of integers and text, which rounding may turn, only the shape must be the same.
+    """
+    try:
+        (output,) = differences((name,), [[expected]], [[got]])
+    except OutputShapeError as error:
+        return str(error)
+    if expected.dtype.kind != "f":
+        return None
+    if output.new_nonfinite:
+        return f"output {name!r} has NaN or infinity"
+    allowed = max(ROUNDING[kind] for kind in {*types, helper.np_dtype_to_tensor_dtype(expected.dtype)})
+    if output.relative_l2 <= allowed:
+        return None
+    return f"output {name!r} differs by {output.relative_l2:.2e} (at most {allowed:g})"
 
 
 def _compare(

@@ -18,7 +18,10 @@ _REWRITE = (
     f"{_DONE} 4 the asked budget cannot be met (nothing written); 5 the rewritten model failed validation (nothing "
     f"written); {_INTERRUPTED}"
 )
-_SEARCH = f"{_DONE} 4 nothing is faster (nothing written); 130 interrupted (the same command goes on)."
+_SEARCH = (
+    f"{_DONE} 4 nothing is faster (nothing written); 5 the model, simplified and folded, failed validation (nothing "
+    "written); 130 interrupted (the same command goes on)."
+)
 _VALIDATE = f"{_DONE} 5 NEW failed; {_INTERRUPTED}"
 _FINETUNE = f"{_DONE} 5 the runtime does not compute what was trained (nothing written); {_INTERRUPTED}"
 _READ_ONLY = f"{_DONE} {_INTERRUPTED}"
