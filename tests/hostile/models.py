@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxlr.model_io import every_tensor
@@ -108,3 +109,15 @@ def write_external(proto: onnx.ModelProto, path: Path, location: str = "weights.
     path.with_name(location).write_bytes(data)
     path.write_bytes(copy.SerializeToString(deterministic=True))
     return copy
+
+
+ROWS = np.random.default_rng(7).standard_normal((1, SIZE)).astype(np.float32)
+
+
+def run(runnable_model: bytes | Path) -> np.ndarray:
+    """Return what ONNX Runtime makes of ``ROWS``."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(runnable_model, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {"x": ROWS})[0])
