@@ -100,7 +100,10 @@ def calibrate(
         for place in places(prepared.proto, folder, [workload.site for workload in prepared.workloads])
     )
     seen = observe(prepared.proto, folder, target, batches, looks, source.memory, progress)
-    views = Views(seen, outlooks(prepared.proto, folder, [place for place, _ in looks], seen))
+    try:
+        views = Views(seen, outlooks(prepared.proto, folder, [place for place, _ in looks], seen))
+    except PassError as error:
+        raise ModelError(str(error), "leave the model's files alone meanwhile") from error
     return Calibration(batches, held, looks, views, source.memory, Drafts(views))
 
 

@@ -123,7 +123,7 @@ def front(
     setting = f"{setting_of(model, request)} front"
     kept = kept_at(request, setting)
     ledger = Ledger(kept or state, setting, optional=kept is not None)
-    prepared, calibration = _prepare(model, request, progress)
+    prepared, calibration = _prepare(model, request, progress, optional=False)
     judges = judges_of(model, request, split=True)
     found = trace(task_of(model, prepared, calibration, judges, request), ledger, progress)
     if deliver is not None:
@@ -133,8 +133,13 @@ def front(
     return found
 
 
-def _prepare(model: Model, request: Request, progress: Progress) -> tuple[Prepared, Calibration | None]:
-    """Bring the model into normal form, see that it runs, and gather what its layers see in the data."""
+def _prepare(
+    model: Model, request: Request, progress: Progress, *, optional: bool = True
+) -> tuple[Prepared, Calibration | None]:
+    """Bring the model into normal form, see that it runs, and gather what its layers see in the data.
+
+    ``optional`` says that the command can do without validation.
+    """
     check_finite(model.proto, model.folder)
     progress("prepare", 0.0)
     prepared = prepare(model, request.target, request.selection, simplify=request.simplify)
@@ -146,6 +151,7 @@ def _prepare(model: Model, request: Request, progress: Progress) -> tuple[Prepar
             target=request.target,
             seed=request.seed,
             simplified=request.simplify,
+            optional=optional,
         )
     if request.data is None:
         return prepared, None
@@ -177,7 +183,8 @@ def _data_notes(calibration: Calibration, built: Built, data: Source) -> tuple[s
     fitted = f"factors fitted to {calibration.samples} samples"
     if built.refitted:
         fitted += f"; {len(built.refitted)} dense behind them refitted to what they now receive"
-    blind = [one.workload.site for one in built.made if one.choice.site not in calibration.seen]
+    fits = [one for one in built.made if one.chain.steps[0][0].tile is None]  # exact tiles are fitted to nothing
+    blind = [one.workload.site for one in fits if one.choice.site not in calibration.seen]
     adding = [site.label for site in blind if site.adds and site.scope == ""]
     notes = [fitted]
     if adding:

@@ -40,7 +40,8 @@ ROUNDING: dict[int, float] = {
     TensorProto.BFLOAT16: 2e-1,
 }
 _FLOATS = frozenset({"tensor(double)", "tensor(float)", "tensor(float16)", "tensor(bfloat16)"})
-_UNPROVEN = "a model that amplifies rounding does that: --no-validate writes it unproven; any other: please report it"
+_REPORT = "please report it"
+_UNPROVEN = f"a model that amplifies rounding does that: --no-validate writes it unproven; any other: {_REPORT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,14 @@ class Proof:
 
 
 def rehearse(
-    model: onnx.ModelProto, prepared: Prepared, *, folder: Path | None, target: Target, seed: int, simplified: bool
+    model: onnx.ModelProto,
+    prepared: Prepared,
+    *,
+    folder: Path | None,
+    target: Target,
+    seed: int,
+    simplified: bool,
+    optional: bool,
 ) -> None:
     """Run the original once, before the work, and what was prepared from it: outputs must agree to rounding.
 
@@ -76,12 +84,16 @@ def rehearse(
     ModelError
         When the target cannot run the model.
     ValidationError
-        When the prepared model does not run, or gives other outputs; ``simplified`` is for the hint.
+        When the prepared model does not run, or gives other outputs.
+
+    ``simplified`` and ``optional`` are for the hints: simplifying, or validating, can be left out.
     """
     try:
         (feeds,) = seeded_feeds(model, prepared.shapes, seed=seed)
         (expected,) = _outputs(model, feeds, folder=folder, target=target)
     except ModelError as error:
+        if not optional:
+            raise
         unproven = "--no-validate rewrites it all the same, unproven"
         raise ModelError(error.message, f"{error.hint}, or {unproven}" if error.hint else unproven) from error
     if prepared.proto is model:
@@ -89,7 +101,8 @@ def rehearse(
     wrong = _preparation_faults(model, prepared, feeds, expected, folder=folder, target=target)
     if wrong:
         passes = ", ".join(dict.fromkeys(name for name, _ in prepared.changes))
-        hint = f"try --no-simplify; {_UNPROVEN}" if simplified else _UNPROVEN
+        way_out = _UNPROVEN if optional else _REPORT
+        hint = f"try --no-simplify; {way_out}" if simplified else way_out
         raise ValidationError(f"the model is another one after {passes}: {wrong[0]}", hint)
 
 

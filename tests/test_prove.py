@@ -106,7 +106,7 @@ def prepared_as(model: onnx.ModelProto, made: onnx.ModelProto) -> Prepared:
 
 
 def rehearsed(model: onnx.ModelProto, made: onnx.ModelProto) -> None:
-    rehearse(model, prepared_as(model, made), folder=None, target=TARGET, seed=0, simplified=False)
+    rehearse(model, prepared_as(model, made), folder=None, target=TARGET, seed=0, simplified=False, optional=True)
 
 
 def ending(op: str, kind: int = FLOAT, **attributes: Any) -> onnx.ModelProto:
@@ -136,6 +136,20 @@ WRONG = {
 def test_what_is_refused(model: onnx.ModelProto, made: onnx.ModelProto, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         rehearsed(model, made)
+
+
+def test_a_command_that_always_validates_names_no_option_it_does_not_have() -> None:
+    model = ending("Sqrt")
+    made = prepared_as(model, ending("Exp"))
+    with pytest.raises(ValidationError) as fault:
+        rehearse(model, made, folder=None, target=TARGET, seed=0, simplified=True, optional=False)
+    assert fault.value.hint == "try --no-simplify; please report it"
+    broken = normed(TensorProto.DOUBLE)
+    with pytest.raises(ModelError) as refusal:
+        rehearse(
+            broken, prepared_as(broken, broken), folder=None, target=TARGET, seed=0, simplified=True, optional=False
+        )
+    assert "--no-validate" not in refusal.value.hint
 
 
 def indexed(before: int) -> onnx.ModelProto:
@@ -168,7 +182,7 @@ def test_a_model_that_stays_as_it_is_runs_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Target, "session", counted)
     model = network()
     made = prepare(load(model), TARGET, Selection(), simplify=False)
-    rehearse(model, made, folder=None, target=TARGET, seed=0, simplified=False)
+    rehearse(model, made, folder=None, target=TARGET, seed=0, simplified=False, optional=True)
     assert len(sessions) == 1
 
 

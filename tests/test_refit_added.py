@@ -50,6 +50,15 @@ BLIND = {
         node("Gemm", ["r", "w2", "c"], ["s"], "second"), node("Relu", ["s"], ["y"]), extra=(TABLE,)
     ),
 }
+SPARSE = network(node("Gemm", ["r", "w2", "c"], ["y"], "second"))
+SPARSE.graph.sparse_initializer.append(
+    helper.make_sparse_tensor(
+        helper.make_tensor("c", TensorProto.FLOAT, [3], [1.0, -2.0, 3.0]),
+        helper.make_tensor("", TensorProto.INT64, [3], [0, 70, 300]),
+        [ROWS, WIDTH],
+    )
+)
+BLIND["sparse table"] = SPARSE
 
 
 def samples(seed: int) -> list[dict[str, Array]]:

@@ -104,6 +104,7 @@ def places(model: onnx.ModelProto, folder: Path | None, sites: Sequence[Site]) -
     """
     main, known = scopes(model)[0], Constants(model, folder)
     constants = {tensor.name for tensor in model.graph.initializer} | set(fixed_nodes(model.graph))
+    constants |= {sparse.values.name for sparse in model.graph.sparse_initializer}
     found = []
     for site in sites:
         node = main.producer(site.output) if site.scope == "" else None

@@ -143,7 +143,7 @@ def command(
     from onnxlr.training.view import render_finetune
 
     target = out or model.with_name(f"{model.stem}.ft.onnx")
-    saved = checkpoint or target.with_name(f"{target.name}.checkpoint")
+    saved = checkpoint or target.parent / f"{target.name}.checkpoint"
     models = [path for path in (model, teacher) if path is not None]
     weights = {"the weights of --out": data_file(target)}
     check_outputs(
@@ -154,7 +154,7 @@ def command(
         force=force,
     )
     check_outputs({"--checkpoint": saved}, models=models, protect=(data,), reserve=weights, force=True)
-    check_data_output(target, model, protect=(*models, data), force=force)
+    check_data_output(target, model, models=models[1:], protect=(data,), force=force)
     options = TrainOptions(
         epochs=epochs,
         block_epochs=block_epochs,

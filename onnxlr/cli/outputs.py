@@ -57,22 +57,25 @@ def check_outputs(
             check_output(path, weights, force=force)
 
 
-def check_data_output(out: Path, source: Path, *, protect: Sequence[Path] = (), force: bool) -> None:
+def check_data_output(
+    out: Path, source: Path, *, models: Sequence[Path] = (), protect: Sequence[Path] = (), force: bool
+) -> None:
     """Refuse the file for the weights beside the model ``out`` likewise, where ``source`` keeps its own beside it.
 
     Raises
     ------
     UsageError
-        When the file exists and ``force`` is not given, or is an input: one of ``protect``, or of ``source``.
+        When the file exists and ``force`` is not given, or is an input: one of ``protect``, of ``source`` or of the
+        other ``models`` that are read.
     ModelError
-        When ``source`` cannot be read.
+        When a model cannot be read.
     """
     from onnxlr.model_io import check_output, data_file, load
 
     if os.path.lexists(data_file(out)):  # rare, as above
         model = load(source)
         if model.external:
-            check_output(data_file(out), (*model.files, *protect), force=force)
+            check_output(data_file(out), (*model.files, *files_of(models), *protect), force=force)
 
 
 def files_of(models: Sequence[Path]) -> tuple[Path, ...]:

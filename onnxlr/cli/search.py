@@ -111,14 +111,17 @@ def command(
     from onnxlr.report.search_view import render_front
 
     target = out or model.with_name(f"{model.stem}.front.json")
-    if save_plans is not None and not (force and save_plans.is_dir()):
-        check_outputs({"--save-plans": save_plans}, force=False)
-    state = target.with_name(f"{target.name}.state")
+    state = target.parent / f"{target.name}.state"
+    reserve = {"the trials of --out": state}
+    if save_plans is not None:
+        if not (force and save_plans.is_dir()):
+            check_outputs({"--save-plans": save_plans}, reserve=reserve, force=False)
+        reserve["--save-plans"] = save_plans
     check_outputs(
         {"--out": target, "--plot": plot},
         models=(model,),
         protect=[path for path in (data, evaluation) if path is not None],
-        reserve={"the trials of --out": state},
+        reserve=reserve,
         force=force,
     )
     if save_plans is not None:

@@ -118,7 +118,7 @@ def _task(
         raise ModelError("the two models do not have the same inputs and outputs", "give the one it was rewritten from")
     if mentor is None and samples.labels is None:
         raise UsageError("there is nothing to learn from", "give --teacher, --labels or both")
-    if options.augment and samples.labels is not None and samples.labels.ndim > 1:
+    if options.augment and samples.labels is not None and samples.labels[:1].numel() > 1:
         raise UsageError(
             f"--augment {options.augment}: labels of several numbers a sample do not move with the images",
             "leave out --augment, or --labels",

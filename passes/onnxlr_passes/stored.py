@@ -75,10 +75,16 @@ def _size(tensor: TensorProto) -> int:
 
 def _offset(entries: Mapping[str, str], needed: int) -> int:
     """Return where the data begin in their file, once it is clear that as many are given as are needed."""
-    offset, length = int(entries.get("offset") or 0), int(entries.get("length") or needed)
-    if length != needed or offset < 0:
+    offset, length = _number(entries.get("offset") or "0"), _number(entries.get("length") or str(needed))
+    if length != needed:
         raise ValueError(f"{length} bytes from {offset} on are given, its shape needs {needed}")
     return offset
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{text!r} is not a number of bytes")
+    return int(text)
 
 
 def _inside(folder: Path | None, location: str) -> Path:

@@ -64,6 +64,12 @@ def test_a_folder_for_plans_is_tried_before_the_search(folder: Path, monkeypatch
     assert not (folder / "plans").exists()
 
 
+@pytest.mark.parametrize("other", ["--out", "--plot"])
+def test_a_folder_for_plans_is_no_other_output(other: str, folder: Path) -> None:
+    refused(folder, 2, "are the same file", *QUICK, "--save-plans", "plans", other, "plans")
+    refused(folder, 2, "are the same file", *QUICK, "--save-plans", STATE)
+
+
 def test_a_search_that_fails_leaves_no_folder_for_plans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxlr.front, "search", never)
     with pytest.raises(AssertionError, match="the search began"):

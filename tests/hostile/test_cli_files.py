@@ -203,6 +203,7 @@ def test_an_output_in_no_folder(tmp_path: Path) -> None:
     written(network(), tmp_path / "m.onnx")
     refused(tmp_path, 3, "nowhere is not a folder", "rewrite", "m.onnx", "-o", "nowhere/o.onnx")
     refused(tmp_path, 3, "it is a directory", "rewrite", "m.onnx", "-o", ".")
+    refused(tmp_path, 3, "it is a directory", "search", "m.onnx", "-o", ".")
 
 
 @contextmanager

@@ -74,8 +74,8 @@ REFUSED: dict[str, tuple[dict[str, int | str], str]] = {
     "pipe": ({"location": "pipe"}, "is not a regular file"),
     "cut short": ({"location": "own", "offset": 10}, "has 57 bytes, 58 are needed"),
     "far too far": ({"location": "own", "offset": 1 << 70}, "are needed"),
-    "negative": ({"location": "own", "offset": -1}, "bytes from -1 on are given"),
-    "no number": ({"location": "own", "offset": "0x1"}, "invalid literal"),
+    "negative": ({"location": "own", "offset": -1}, "'-1' is not a number of bytes"),
+    "no number": ({"location": "own", "offset": "0x1"}, "'0x1' is not a number of bytes"),
     "too few": ({"location": "own", "length": W.nbytes - 1}, "47 bytes from 0 on are given, its shape needs 48"),
     "too many": ({"location": "own", "length": W.nbytes + 1}, "49 bytes from 0 on are given, its shape needs 48"),
 }

@@ -208,6 +208,11 @@ def test_a_fixed_batch_is_kept_to() -> None:
             UsageError,
             "do not move with the images; leave out --augment",
         ),
+        (  # one number a sample moves with it: that the classifier gives four is what is wrong
+            {"labels": np.zeros((64, 1)), "options": TrainOptions(augment="flip", loss="mse")},
+            ModelError,
+            r"labels of shape \(1,\) for the output",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said(given: dict[str, object], kind: type[Exception] | None, message: str) -> None:
