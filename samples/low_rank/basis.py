@@ -5,7 +5,7 @@ further too; random orthogonal filters, frozen, with 1x1 learnt from scratch, an
 between, as the authors do in 2021. All are trained for as many epochs. The plain one is also shown as it was when its
 eigenfilters were taken, as a pretrained network would be. Eigenfilters are worth little of a network that is hardly
 trained, so that `--quick` uses all images here.
-`python samples/low_rank/basis.py --quick` takes about a quarter of an hour, without it a day or more on a few cores.
+`python samples/low_rank/basis.py --quick` takes 22 minutes of one core, without it a day or more on a few cores.
 """
 
 from __future__ import annotations
