@@ -40,6 +40,7 @@ def search(
     eval_share: float = 0.5,
     peak: float = 1.0,
     trials: int = 24,
+    at: Sequence[float] = (),
     cache: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -55,11 +56,11 @@ def search(
 ) -> Front:
     """Return the models that no other beats in both speed and loss, from slightly faster to the fastest.
 
-    The parameters are those of :func:`onnxlr.rewrite`; ``trials`` models are built. Each of the front has the plan to
-    replay. Trials are kept beside the latency cache, so that a search broken off goes on where it was, and more
-    ``trials`` add to those there are. Without the cache, or with a metric of your own, they are kept in the file
-    ``state`` until all are made and ``deliver``, which is called with the front, has returned: what it cannot write is
-    not lost then.
+    The parameters are those of :func:`onnxlr.rewrite`; ``trials`` models are built, the first of them at the speed-ups
+    ``at``. Each of the front has the plan to replay. Trials are kept beside the latency cache, so that a search broken
+    off goes on where it was, and more ``trials`` add to those there are. Without the cache, or with a metric of your
+    own, they are kept in the file ``state`` until all are made and ``deliver``, which is called with the front, has
+    returned: what it cannot write is not lost then.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def search(
         request = Request(
             schemes=(scheme,) if isinstance(scheme, str) else tuple(scheme),
             trials=trials,
+            at=tuple(at),
             selection=Selection(tuple(include), tuple(exclude)),
             target=target_of(provider, threads, shapes_of(shapes, calibration, judged_on)),
             data=calibration,

@@ -173,6 +173,7 @@ def task_of(
         held=0 if judges is None else judges.rest.count,
         goals=request.goals,
         trials=request.trials,
+        at=request.at,
         cache=request.cache,
         seed=request.seed,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +62,14 @@ class Request:
     Raises
     ------
     UsageError
-        When goals that take trials go with a plan, or with running nothing.
+        When goals that take trials go with a plan, or with running nothing, or a speed-up of ``at`` is none.
     """
 
     schemes: tuple[str, ...] = ("auto",)
     budget: Budget = field(default_factory=lambda: KeepMacs(0.5))
     goals: Goals = field(default_factory=Goals)
     trials: int = TRIALS
+    at: tuple[float, ...] = ()
     selection: Selection = field(default_factory=Selection)
     target: Target = field(default_factory=Target)
     plan: Plan | None = None
@@ -80,6 +82,9 @@ class Request:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for speed in self.at:
+            if not 1.0 < speed < inf:
+                raise UsageError(f"--at {speed:g} is no speed-up", "give one above 1, for example --at 2")
         if self.dry_run and self.evaluation is not None:
             raise UsageError("--dry-run runs no model, so --eval has nothing to judge", "leave one of them out")
         if not self.goals.searching:

@@ -87,6 +87,15 @@ def command(
     eval_share: EvalShare = 0.5,
     peak: Peak = 1.0,
     trials: Trials = 24,
+    at: Annotated[
+        Optional[list[float]],  # noqa: UP045
+        typer.Option(
+            "--at",
+            metavar="SPEED-UP",
+            help="Have a model this many times faster, such as 2; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
     shape: Shapes = None,
@@ -165,6 +174,7 @@ def command(
             eval_share=eval_share,
             peak=peak,
             trials=trials,
+            at=at or (),
             cache=not no_cache,
             include=include or (),
             exclude=exclude or (),

@@ -52,7 +52,8 @@ class Task:
     """What to search: a prepared model with its statistics, the schemes allowed, where it is to run.
 
     ``choosing`` scores models on the samples used to choose, None where there are no evaluation data; ``held`` is the
-    number of samples kept apart. ``trials`` bounds how many models are built.
+    number of samples kept apart. ``trials`` bounds how many models are built; a front is to have one at each of the
+    speed-ups ``at``.
     """
 
     model: Model
@@ -64,6 +65,7 @@ class Task:
     held: int
     goals: Goals
     trials: int
+    at: tuple[float, ...]
     cache: LatencyCache
     seed: int
 

@@ -11,7 +11,7 @@ from onnxlr.errors import BudgetError
 from onnxlr.report.front import Front
 from onnxlr.searching.find import course, protocol_of
 from onnxlr.searching.sketches import choose
-from onnxlr.searching.strategy import CLOSE, MILD, promising
+from onnxlr.searching.strategy import CLOSE, EDGE, MILD, promising
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,13 +28,16 @@ _MOST = log(30.0)
 """Speed-ups beyond this are not looked for."""
 _LOST = 0.5
 """The front is filled up to models that lose this share of what the worst of it loses."""
+_TRIES = 3
+"""Models built for a speed-up that was asked for, at most: predictions are corrected by each."""
 
 
 def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
     """Try plans over the range of speed-ups.
 
-    A third of the trials go to speeds over the whole range, closer where little is lost. The rest go where neighbours
-    on the front leave most room between them, in speed and in loss. Those that the ledger has count as made.
+    The first trials go to the speed-ups that were asked for. Then up to a third of all go to speeds over the whole
+    range, closer where little is lost, and the rest where neighbours on the front leave most room between them, in
+    speed and in loss. Those that the ledger has count as made.
 
     Raises
     ------
@@ -47,6 +50,8 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
         speeds = [between(MILD, top, i / points) for i in range(1, points + 1)]
         choose(tried, speeds[len(speeds) // 2])
         tried.recall()
+        for speed in sorted(task.at):
+            visit(tried, log(speed))
         for speed in speeds:
             if not any(abs(log(trial.predicted) - speed) < CLOSE for trial in tried.trials):
                 tried.at(exp(speed))
@@ -63,8 +68,31 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
             tried.table.original_ms,
             trials,
             unbeaten(trials),
-            tried.notes,
+            (*tried.notes, *absent(tried, task.at)),
         )
+
+
+def visit(tried: Course, wanted: float) -> None:
+    """Try plans until a model is as much faster as the log speed-up ``wanted`` says, and hardly more.
+
+    Each time it is the plan of the best sketch there that was not tried.
+    """
+    for _ in range(_TRIES):
+        if tried.left <= 0 or _is_reached(tried, wanted) or wanted > log(tried.table.fastest) + CLOSE:
+            return
+        if promising(tried, wanted + EDGE) is None:
+            return
+        tried.learn_weights()
+
+
+def _is_reached(tried: Course, wanted: float) -> bool:
+    return any(-EDGE <= log(trial.faster) - wanted <= CLOSE for trial in tried.trials)
+
+
+def absent(tried: Course, speeds: Sequence[float]) -> tuple[str, ...]:
+    """Say at which of the speed-ups that were asked for there is no model."""
+    missing = [f"{speed:g}x" for speed in sorted(speeds) if not _is_reached(tried, log(speed))]
+    return (f"no model was found at {', '.join(missing)}; the nearest are on the front",) if missing else ()
 
 
 def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:

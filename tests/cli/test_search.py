@@ -64,6 +64,17 @@ def test_a_folder_for_plans_is_tried_before_the_search(folder: Path, monkeypatch
     assert not (folder / "plans").exists()
 
 
+@pytest.mark.parametrize("speed", ["1", "0.5", "nan", "inf"])
+def test_a_speed_to_have_a_model_at_is_above_1(speed: str, folder: Path) -> None:
+    refused(folder, 2, f"--at {speed} is no speed-up; give one above 1, for example --at 2", *QUICK, "--at", speed)
+
+
+def test_a_speed_that_no_model_has_is_said(folder: Path) -> None:
+    done = invoke(folder, "--at", "1000")
+    assert done.exit_code == 0
+    assert "no model was found at 1000x" in done.stdout
+
+
 @pytest.mark.parametrize("other", ["--out", "--plot"])
 def test_a_folder_for_plans_is_no_other_output(other: str, folder: Path) -> None:
     refused(folder, 2, "are the same file", *QUICK, "--save-plans", "plans", other, "plans")

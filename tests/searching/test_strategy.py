@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import log
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import onnxlr.searching.course
-from onnxlr.report.searched import Trial
-from onnxlr.searching.front import between, fill, gaps_of, unbeaten
 from onnxlr.searching.goals import Goals
 from onnxlr.searching.ledger import Ledger
-from onnxlr.searching.strategy import MILD, back_to_dense, bracket, fastest_within, improve, most_accurate
+from onnxlr.searching.strategy import back_to_dense, bracket, fastest_within, improve, most_accurate
 from tests.searching.plants import Plant, course, optimum, table
 
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from onnxlr.build import Built
+    from onnxlr.report.searched import Trial
     from onnxlr.searching.course import Course
     from onnxlr.searching.table import Option, Table
 
@@ -222,62 +221,3 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [trial.choices for trial in again.trials] == [trial.choices for trial in whole.trials]
     assert again.best == whole.best
     assert plant.tried == len(whole.trials) - len(first.trials)
-
-
-@pytest.mark.parametrize(
-    ("points", "kept"),
-    [
-        ([(1.5, 0.01), (2.0, 0.02), (1.8, 0.03)], {0, 1}),
-        ([(1.5, 0.01), (1.5, 0.02)], {0}),
-        ([(0.9, 0.0), (2.0, 0.5)], {1}),
-        ([(2.0, float("nan")), (1.5, 0.1)], {1}),
-    ],
-)
-def test_the_front_has_what_nothing_beats(points: list[tuple[float, float]], kept: set[int]) -> None:
-    assert set(unbeaten([trial(*point) for point in points])) == kept
-
-
-def trial(faster: float, loss: float) -> Trial:
-    return Trial(
-        (), "", faster, faster, faster, faster, 1.0, 1.0, False, 1, 1, 1, loss, 0.0, loss, None, loss, False, (), ()
-    )
-
-
-def test_the_front_fills_where_there_is_most_room() -> None:
-    """Neighbours on the front leave little between them, in speed and loss.
-
-    Filled by width alone a sixth is left after as many trials: they go where nothing is lost.
-    """
-    original = table([5.0, 9.0, 15.0] * 2)
-    tried = course(Plant({row.site: 1.0 for row in original.rows}, original), Goals(), 10)
-    top = log(original.fastest)
-    for share in (0.5, 1.0):
-        tried.at(exp(between(MILD, top, share)))
-    most = max(gap.room for gap in gaps_of(tried.trials, top))
-    fill(tried, top)
-    assert tried.left == 0
-    assert max(gap.room for gap in gaps_of(tried.trials, top)) < 0.05 * most
-
-
-def test_there_is_room_where_more_is_lost_or_may_be() -> None:
-    slow, middle, fast = trial(2.0, 0.01), trial(4.0, 0.01 + 1e-6), replace(trial(5.0, 0.2), loss_error=0.01)
-    first, flat, steep = gaps_of([slow, middle, fast], log(30.0))
-    assert steep.room > first.room > flat.room
-    assert flat.width > steep.width
-    assert steep.room == pytest.approx(steep.width * 0.2, rel=1e-3), "what is lost, and its error"
-    first, doubtful, steep = gaps_of([slow, replace(middle, loss_error=0.9), fast], log(30.0))
-    assert doubtful.room > steep.room
-
-
-def test_there_is_most_room_beyond_a_front_that_loses_nothing() -> None:
-    gaps = gaps_of([trial(2.0, -0.02), trial(4.0, -0.01)], log(8.0))
-    assert [(round(exp(gap.low), 6), round(exp(gap.high), 6)) for gap in gaps] == [(1.08, 2.0), (2.0, 4.0), (4.0, 8.0)]
-    assert gaps[-1].room == float("inf")
-
-
-def test_the_front_is_not_filled_where_little_is_left() -> None:
-    """Between models that lose most of what can be lost no other is looked for."""
-    trials = [trial(2.0, 0.01), trial(4.0, 0.3), trial(8.0, 0.6), trial(16.0, 0.8)]
-    known = [(round(exp(gap.low), 6), round(exp(gap.high), 6)) for gap in gaps_of(trials, log(30.0))]
-    assert known == [(1.08, 2.0), (2.0, 4.0), (4.0, 8.0)]
-    assert len(gaps_of([trial(2.0, float("inf"))], log(8.0))) == 1
