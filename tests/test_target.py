@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxlr.errors import ModelError, UsageError
 from onnxlr.target import Target, bind, channel_block, graph_inputs, resolve_shapes, run, usable_cores
+from onnxlr.target.cuda import load_libraries
 from onnxlr.target.machine import cpu_quota
 from onnxlr.target.session import PROVIDERS
 
@@ -192,9 +193,26 @@ class TestSession:
         ort_name = {"cuda": "CUDA", "tensorrt": "Tensorrt", "openvino": "OpenVINO"}[provider] + "ExecutionProvider"
         if ort_name in ort.get_available_providers():
             pytest.skip(f"{ort_name} is installed")
-        with pytest.raises(ModelError, match=r"pip install onnxruntime-") as caught:
+        with pytest.raises(ModelError, match=r"pip install '?onnxruntime-") as caught:
             target.session(model_of(value("x", 1)).SerializeToString())
         assert caught.value.exit_code == 3
+
+    @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+    def test_installed_provider_that_cannot_start_says_why_and_no_more(self, provider, capfd):
+        ort_name = {"cuda": "CUDA", "tensorrt": "Tensorrt"}[provider] + "ExecutionProvider"
+        if ort_name not in ort.get_available_providers():
+            pytest.skip(f"{ort_name} is not installed")
+        if not load_libraries():
+            pytest.skip("nothing is lacking here")
+        with pytest.raises(ModelError, match=r"could not be started: .* is not found") as caught:
+            Target(provider=provider, threads=1).session(model_of(value("x", 1)).SerializeToString())
+        assert caught.value.exit_code == 3
+        assert capfd.readouterr() == ("", "")
+
+
+def test_cuda_without_a_driver_is_lacking_it(capfd):
+    assert "is not found" in load_libraries("libnothing.so.1")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_description_names_versions_and_pinned_options():

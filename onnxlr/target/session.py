@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
 from onnxlr.errors import ModelError, UsageError
+from onnxlr.target.cuda import load_libraries, silent
 from onnxlr.target.machine import cpu_name, gpu_name, usable_cores
 
 if TYPE_CHECKING:
@@ -62,12 +64,12 @@ _PROVIDERS: dict[str, _Provider] = {
     "cuda": _Provider(
         "CUDAExecutionProvider",
         (("cudnn_conv_algo_search", "EXHAUSTIVE"), ("use_tf32", "0")),
-        "pip install onnxruntime-gpu, with the CUDA and cuDNN it was built for",
+        "pip install 'onnxruntime-gpu[cuda,cudnn]' instead of onnxruntime, on a machine with an NVIDIA GPU",
     ),
     "tensorrt": _Provider(
         "TensorrtExecutionProvider",
         (("trt_fp16_enable", "0"), ("trt_int8_enable", "0")),
-        "pip install onnxruntime-gpu, with the TensorRT it was built for",
+        "pip install 'onnxruntime-gpu[cuda,cudnn]' instead of onnxruntime, with the TensorRT it was built for",
         behind=("cuda",),
     ),
     "openvino": _Provider(
@@ -125,6 +127,11 @@ class Target:
             raise UsageError(f"--threads {self.threads}: this process may use {cores} physical cores", f"1 to {cores}")
         object.__setattr__(self, "threads", self.threads or cores)
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an NVIDIA GPU runs the models."""
+        return self.provider in {"cuda", "tensorrt"}
+
     def session(self, model: bytes | Path, *, name: str = "", profile: Path | None = None) -> ort.InferenceSession:
         """Make a session for ``model``: its bytes, or the file to load (with its external data beside it).
 
@@ -145,19 +152,24 @@ class Target:
         wanted = _PROVIDERS[self.provider].ort_name
         if wanted not in ort.get_available_providers():
             raise self._unavailable("is not part of the installed ONNX Runtime")
+        lacking = load_libraries() if self.on_gpu else ""
         try:
-            session = ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model),
-                _session_options(self.threads, profile),
-                providers=[(provider.ort_name, self._options(provider)) for provider in self._chain()],
-                enable_fallback=0,
-            )
+            with silent() if self.on_gpu else nullcontext():
+                session = ort.InferenceSession(
+                    model if isinstance(model, bytes) else str(model),
+                    _session_options(self.threads, profile),
+                    providers=[(provider.ort_name, self._options(provider)) for provider in self._chain()],
+                    enable_fallback=0,
+                )
         except RUNTIME_ERRORS as error:
+            if lacking:
+                raise self._unavailable(f"could not be started: {lacking}") from error
             raise ModelError(
                 f"{where}ONNX Runtime {ort.__version__} cannot run the model on {self.provider}: {reason(error)}"
             ) from error
         if wanted not in session.get_providers():
-            raise self._unavailable("could not be started, ONNX Runtime would use the CPU instead")
+            why = lacking or "ONNX Runtime would use the CPU instead"
+            raise self._unavailable(f"could not be started: {why}")
         return session
 
     def describe(self) -> Description:
@@ -168,7 +180,7 @@ class Target:
             threads=self.threads,
             onnxruntime=ort.__version__,
             cpu=cpu_name(),
-            gpu=gpu_name() if self.provider in {"cuda", "tensorrt"} else "",
+            gpu=gpu_name() if self.on_gpu else "",
             versions={
                 "onnxlr": version("onnxlr"),
                 "onnx": version("onnx"),
