@@ -17,10 +17,17 @@ from onnxlr.schemes.base import leading
 from onnxlr.schemes.metric import factor, root, solve_right
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from onnxlr.schemes.base import Array
+
+    Array32 = np.ndarray[Any, np.dtype[np.float32]]
 
 _ROUNDS = 3
 _STEPS = 8
+_ENOUGH = 5e-3
+"""Conjugate gradients end where the preconditioned residual, squared, has fallen to this share of what it was."""
 _GAIN = 2e-3
 
 
@@ -77,8 +84,11 @@ class Lift:
         """Return the fit at ``k`` first channels and output rank ``rank``, alternating while it pays."""
         first = self.starts[:k]
         best, lost = self._regress(first, rank)
-        for _ in range(_ROUNDS if self.total > 0.0 else 0):
-            first = _update_first(self, best)
+        if self.total <= 0.0:
+            return balanced(best)
+        seen = _seen(self.covariance)
+        for _ in range(_ROUNDS):
+            first = _update_first(self, best, seen)
             found, after = self._regress(first, rank)
             if not after < lost:
                 break
@@ -127,45 +137,76 @@ def make_lift(kernel: Array, covariance: Array, most: int) -> Lift:
     return Lift(kernel, covariance, cross, total, starts)
 
 
-def _update_first(lift: Lift, fit: Fit) -> Array:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """A covariance C (n, b, n, b) as the equations of V need it, in single precision.
+
+    ``blocks`` (b, b n, n): for each tap j the C[m, j] of all taps m, one below the other. ``near`` (n, n) is the
+    inverse of the mean C[j, j].
+    """
+
+    blocks: Array32
+    near: Array32
+
+
+def _seen(covariance: Array) -> _Seen:
+    n, b = covariance.shape[:2]
+    blocks = covariance.astype(np.float32).transpose(3, 1, 0, 2).reshape(b, b * n, n)
+    _, near = root(np.einsum("ijkj->ik", covariance) / b)
+    return _Seen(blocks, (near @ near).astype(np.float32))
+
+
+def _update_first(lift: Lift, fit: Fit, seen: _Seen) -> Array:
     """Improve V for a given rest: conjugate gradients on its normal equations, a sum of b^2 Kronecker products.
 
     sum_jm G[j,m] V C[m,j] = sum_j H_j^T (W C)_j with G[j,m] = H_j^T H_m; preconditioned by the mean Kronecker product.
+    Nearly all of the gain is in the first steps, and whatever V they end in, the rest is then fitted to it exactly.
     """
     rest = np.tensordot(fit.out, fit.core, (1, 0))
-    b = rest.shape[2]
-    gram = np.einsum("tkj,tlm->jmkl", rest, rest, optimize=True)
-    blocks = np.ascontiguousarray(lift.covariance.transpose(1, 3, 0, 2))
-    right = np.tensordot(rest, lift.cross, ((0, 2), (0, 2)))
+    t, k, b = rest.shape
+    taps = rest.transpose(2, 1, 0).reshape(b * k, t)
+    gram = (taps @ taps.T).reshape(b, k, b, k)
+    _, left = root(np.einsum("jkjl->kl", gram) / b)
+    left = (left @ left).astype(np.float32)
+    mixing = gram.transpose(0, 2, 1, 3).reshape(b, b * k, k).astype(np.float32)
+    right = np.tensordot(rest, lift.cross, ((0, 2), (0, 2))).astype(np.float32)
 
-    def apply(v: Array) -> Array:
+    def apply(v: Array32) -> Array32:
         out = np.zeros_like(v)
-        for j in range(b):
-            mixed = np.tensordot(gram[j], v, (2, 0))
-            for m in range(b):
-                out += mixed[m] @ blocks[m, j]
+        for mix, block in zip(mixing, seen.blocks, strict=True):
+            mixed = (mix @ v).reshape(b, k, -1).transpose(1, 0, 2).reshape(k, -1)
+            out += mixed @ block
         return out
 
-    _, left = root(sum(gram[j, j] for j in range(b)) / b)
-    _, near = root(sum(blocks[j, j] for j in range(b)) / b)
-    left, near = left @ left, near @ near
-    v = fit.first
-    residual = right - apply(v)
-    step = left @ residual @ near
-    direction, power = step, float((residual * step).sum())
+    def precondition(residual: Array32) -> Array32:
+        step: Array32 = (left @ residual @ seen.near).astype(np.float32, copy=False)
+        return step
+
+    return _conjugate_gradients(apply, precondition, right, fit.first.astype(np.float32)).astype(np.float64)
+
+
+def _conjugate_gradients(
+    apply: Callable[[Array32], Array32], precondition: Callable[[Array32], Array32], right: Array32, start: Array32
+) -> Array32:
+    """Take a few preconditioned steps from ``start`` towards the solution of ``apply``(v) = ``right``."""
+    v, residual = start.copy(), right - apply(start)
+    step = precondition(residual)
+    direction, power = step.copy(), float(np.vdot(residual, step))
+    enough = _ENOUGH * power
     for _ in range(_STEPS):
-        if power <= 0.0:
+        if power <= enough:
             break
         moved = apply(direction)
-        curvature = float((direction * moved).sum())
+        curvature = float(np.vdot(direction, moved))
         if curvature <= 0.0:
             break
         length = power / curvature
-        v = v + length * direction
-        residual = residual - length * moved
-        step = left @ residual @ near
-        power, before = float((residual * step).sum()), power
-        direction = step + (power / before) * direction
+        v += length * direction
+        residual -= length * moved
+        step = precondition(residual)
+        power, before = float(np.vdot(residual, step)), power
+        direction *= power / before
+        direction += step
     return v
 
 
