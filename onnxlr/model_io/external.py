@@ -6,19 +6,19 @@ on a pipe, or ask for more bytes than a file holds.
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
 from onnxlr.errors import ModelError
 from onnxlr.model_io.walk import every_tensor, is_external, raw_size
+from onnxlr_passes.beside import byte_number, inside, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from onnx import ModelProto
 
@@ -69,21 +69,17 @@ def _contained(location: str, folder: Path | None, what: str) -> Path:
         raise ModelError(
             f"{what} is in a file, but the model was given in memory", "give the path of the model instead"
         )
-    if not location or "\0" in location:
-        raise ModelError(f"{what} names no file", "export the model again")
-    if Path(location).is_absolute():
-        raise ModelError(f"{what}: {location!r} is an absolute path", f"external files must lie below {folder}")
-    base = os.path.realpath(folder)
-    path = Path(os.path.realpath(Path(base, location)))
-    if not path.is_relative_to(base):
-        raise ModelError(f"{what}: {location!r} leads out of {folder}", "put the file itself beside the model")
-    return path
+    try:
+        return inside(folder, location)
+    except ValueError as error:
+        raise ModelError(f"{what}: {error}", f"external files must lie below {folder}") from error
 
 
 def _number(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ModelError(f"{what}: {text!r} is not a number of bytes", "export the model again")
-    return int(text)
+    try:
+        return byte_number(text)
+    except ValueError as error:
+        raise ModelError(f"{what}: {error}", "export the model again") from error
 
 
 def _regular_size(path: Path, location: str, what: str) -> int:
@@ -96,15 +92,6 @@ def _regular_size(path: Path, location: str, what: str) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{what}: {path} is not a regular file", "copy the file itself beside the model")
     return status.st_size
-
-
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a file for unbuffered reading without ever waiting on a pipe or device; raise OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "not a regular file", str(path))
-    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def chunks(extent: Extent) -> Iterator[memoryview]:
@@ -121,7 +108,7 @@ def chunks(extent: Extent) -> Iterator[memoryview]:
         with open_regular(extent.path) as file:
             file.seek(extent.offset)
             while left:
-                got = file.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
+                got = file.readinto(buffer[: min(left, len(buffer))])
                 if not got:
                     raise ModelError(f"{extent.path} became shorter while it was read", "leave it alone meanwhile")
                 left -= got

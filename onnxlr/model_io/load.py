@@ -13,9 +13,10 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxlr.errors import ModelError
 from onnxlr.model_io.check import check_model
-from onnxlr.model_io.external import Extent, chunks, external_files, inline, locate, open_regular
+from onnxlr.model_io.external import Extent, chunks, external_files, inline, locate
 from onnxlr.model_io.tensors import dense_size
 from onnxlr.model_io.walk import every_tensor, is_external
+from onnxlr_passes.beside import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

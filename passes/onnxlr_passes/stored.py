@@ -1,24 +1,24 @@
 """The data of a model's tensors, inside the model or in files beside it: of those, just the bytes of the tensor.
 
-A model may come from a stranger: nothing outside of its folder is read, no pipe is waited on, and no more is asked for
-than a file holds.
+A model may come from a stranger: no more is asked for than a file holds (see also ``onnxlr_passes.beside``).
 """
 
 from __future__ import annotations
 
 import math
 import os
-import stat
-from pathlib import Path
+from io import BufferedReader
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from onnxlr_passes.base import PassError
+from onnxlr_passes.beside import byte_number, inside, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -59,9 +59,11 @@ def external_data(tensor: TensorProto, folder: Path | None) -> bytes:
         When they are missing, cut short, out of ``folder`` or not as many as type and shape need.
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if folder is None:
+        raise PassError(f"the data of tensor '{tensor.name}' are in a file, and a model in memory has none")
     try:
         needed = _size(tensor)
-        return _part(_inside(folder, entries.get("location", "")), _offset(entries, needed), needed)
+        return _part(inside(folder, entries.get("location", "")), _offset(entries, needed), needed)
     except (OSError, ValueError, KeyError) as error:
         raise PassError(f"the data of tensor '{tensor.name}' cannot be read: {error}") from error
 
@@ -75,43 +77,20 @@ def _size(tensor: TensorProto) -> int:
 
 def _offset(entries: Mapping[str, str], needed: int) -> int:
     """Return where the data begin in their file, once it is clear that as many are given as are needed."""
-    offset, length = _number(entries.get("offset") or "0"), _number(entries.get("length") or str(needed))
+    offset, length = byte_number(entries.get("offset") or "0"), byte_number(entries.get("length") or str(needed))
     if length != needed:
         raise ValueError(f"{length} bytes from {offset} on are given, its shape needs {needed}")
     return offset
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError(f"{text!r} is not a number of bytes")
-    return int(text)
-
-
-def _inside(folder: Path | None, location: str) -> Path:
-    """Return the file of a location, links resolved, which must be below ``folder``."""
-    if folder is None or not location or Path(location).is_absolute():
-        raise ValueError(f"{location!r} is not the name of a file below the model's folder")
-    base = os.path.realpath(folder)
-    path = Path(os.path.realpath(Path(base, location)))
-    if not path.is_relative_to(base):
-        raise ValueError(f"{location!r} leads out of {folder}")
-    return path
-
-
 def _part(path: Path, offset: int, length: int) -> bytes:
     """Read a part of a regular file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is not a regular file")
-        if offset + length > status.st_size:
-            raise ValueError(f"{path} has {status.st_size} bytes, {offset + length} are needed")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            file.seek(offset)
-            data = file.read(length)
-    finally:
-        os.close(descriptor)
+    with BufferedReader(open_regular(path)) as file:
+        size = os.fstat(file.fileno()).st_size
+        if offset + length > size:
+            raise ValueError(f"{path} has {size} bytes, {offset + length} are needed")
+        file.seek(offset)
+        data = file.read(length)
     if len(data) != length:
         raise ValueError(f"{path} became shorter while it was read")
     return data
