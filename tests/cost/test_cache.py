@@ -40,6 +40,15 @@ def test_what_is_added_is_read_back_for_that_target_only(tmp_path):
     assert any("ONNX Runtime 0.0" in target for target, _ in found.targets)
 
 
+def test_what_was_measured_in_another_way_is_not_read(tmp_path, monkeypatch):
+    cache = LatencyCache(tmp_path / "l.jsonl")
+    cache.add(TARGET, {"a": ENTRY})
+    monkeypatch.setattr("onnxlr.cost.cache._METHOD", 0)
+    assert cache.read(TARGET) == ({}, ())
+    monkeypatch.undo()
+    assert cache.read(TARGET) == ({"a": ENTRY}, ())
+
+
 def test_the_later_of_two_measurements_counts(tmp_path):
     cache = LatencyCache(tmp_path / "l.jsonl")
     cache.add(TARGET, {"a": ENTRY})

@@ -49,6 +49,19 @@ def test_the_command(tmp_path: Path) -> None:
     refused(tmp_path, 2, "same file", *arguments, "-o", "b.onnx", "--checkpoint", "b.onnx")
 
 
+def test_no_output_takes_the_place_of_what_is_read_or_written(tmp_path: Path) -> None:
+    arguments = prepared(tmp_path)
+    refused(tmp_path, 3, "it is a directory", *arguments, "-o", ".")
+    for name in ("s", "t"):
+        model = onnx.load(tmp_path / f"{name}.onnx")
+        onnx.save(
+            model, tmp_path / f"{name}.onnx", save_as_external_data=True, location=f"{name}.onnx.data", size_threshold=0
+        )
+    refused(tmp_path, 2, "t.onnx.data is the same file as the input", *arguments, "-o", "t.onnx.data", "--force")
+    (tmp_path / "o.onnx.data").hardlink_to(tmp_path / "t.onnx.data")
+    refused(tmp_path, 2, "o.onnx.data is the same file as the input", *arguments, "-o", "o.onnx", "--force")
+
+
 def test_the_checkpoint_stays_until_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training is not done again because the report could not be written."""
 
