@@ -33,8 +33,10 @@ class Bench(Protocol):
         """Fit and write the chains."""
         ...
 
-    def attempt(self, table: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
-        """Try the plan of ``picks``; whether goals are met is left open (False)."""
+    def attempt(
+        self, table: Table, picks: Mapping[str, Option], how: str, progress: Callable[[float], None]
+    ) -> tuple[Trial, Built]:
+        """Try the plan of ``picks``; whether goals are met is left open (False). Tells what share of that is done."""
         ...
 
     @property
@@ -154,6 +156,7 @@ class Course:
         if shift is None:
             shift = self.bench.sketch(choices)
             self._ledger.add_sketch(choices, shift)
+            self._tell(0.0)
         return Look(picks, rule, weights, shift if isfinite(shift) else inf)
 
     def plan(self, speed: float, rule: Rule, weights: Mapping[str, float]) -> dict[str, Option] | None:
@@ -178,13 +181,13 @@ class Course:
         if trial is not None:
             self._seen.append(trial)
         else:
-            trial, built = self.bench.attempt(table, picks, how)
+            trial, built = self.bench.attempt(table, picks, how, self._tell)
             self._ledger.add(trial)
             self._seen.append(trial)
             if self.best is not None and self.best.choices == choices:
                 self._kept = (choices, built)
         self._learn(trial)
-        self._progress(len(self._seen) / self.most)
+        self._tell(0.0)
         return Attempt(len(self._seen) - 1, self.trials[-1])
 
     def recall(self) -> None:
@@ -207,6 +210,10 @@ class Course:
     def accurate(self, trial: Trial) -> bool:
         """Whether what a trial lost, and what it probably loses, are both within the limit."""
         return self.goals.accurate(trial.counted)
+
+    def _tell(self, share: float) -> None:
+        """Say how far the search is, with this share of the next trial."""
+        self._progress((len(self._seen) + share) / self.most)
 
     def _met(self, trial: Trial) -> bool:
         return self.accurate(trial) and self.goals.fast(trial, self._table.macs) and trial.low > 1.0

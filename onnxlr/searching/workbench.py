@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TIMING = TimingOptions(budget_s=0.6, warmup_s=0.1)
 PROFILING = ProfileOptions(budget_s=0.3)
+_BUILDING = 0.9
+"""The share of a trial that building the model is taken for."""
 BLIND_LOOKS = 3
 """Plans that are sketched for a trial where chains are factorized from the weights alone: that takes as long."""
 
@@ -53,9 +55,9 @@ class Workbench:
     feeds: Feeds
     baseline: Baseline
 
-    def build(self, choices: Sequence[Choice]) -> Built:
+    def build(self, choices: Sequence[Choice], progress: Callable[[float], None] = lambda _: None) -> Built:
         """Fit and write the chains."""
-        return build(self.prepared, self.model.folder, self.target, self.calibration, choices, lambda _: None)
+        return build(self.prepared, self.model.folder, self.target, self.calibration, choices, progress)
 
     @property
     def looks(self) -> int:
@@ -70,10 +72,12 @@ class Workbench:
             model = build_alone(self.prepared, self.model.folder, self.calibration, choices)
         return self.verifier.judge(model).shift
 
-    def attempt(self, table: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
-        """Try the plan of ``picks``; whether goals are met is left open (False)."""
+    def attempt(
+        self, table: Table, picks: Mapping[str, Option], how: str, progress: Callable[[float], None]
+    ) -> tuple[Trial, Built]:
+        """Try the plan of ``picks``; whether goals are met is left open (False). Tells what share of that is done."""
         choices = table.choices(picks)
-        built = self.build(choices)
+        built = self.build(choices, lambda share: progress(_BUILDING * share))
         verdict = self.verifier.judge(built.proto)
         before, after, timings = self._time(built.proto)
         gain = speedup(before, after)

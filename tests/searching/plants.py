@@ -24,7 +24,7 @@ from onnxlr_passes.extents import Extent
 from onnxlr_passes.sites import locate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from onnxlr.planning.plan import Choice
 
@@ -85,7 +85,10 @@ class Plant:
         off = np.random.default_rng(crc32(repr(key_of(choices)).encode())).standard_normal()
         return self.loss(choices) * self.faithless ** float(off)
 
-    def attempt(self, now: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
+    def attempt(
+        self, now: Table, picks: Mapping[str, Option], how: str, progress: Callable[[float], None]
+    ) -> tuple[Trial, Built]:
+        progress(0.5)
         self.tried += 1
         choices = now.choices(picks)
         options = self.original.picks(choices)
@@ -123,9 +126,15 @@ class Plant:
         return trial, self.build(choices)
 
 
-def course(plant: Plant, goals: Goals, most: int = 16, ledger: Ledger | None = None) -> Course:
+def course(
+    plant: Plant,
+    goals: Goals,
+    most: int = 16,
+    ledger: Ledger | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Course:
     kept = Ledger() if ledger is None else ledger
-    return Course(plant, plant.original, {}, (), goals, kept, most, lambda _: None, accuracy=False)
+    return Course(plant, plant.original, {}, (), goals, kept, most, progress, accuracy=False)
 
 
 def optimum(plant: Plant, limit: float) -> float:

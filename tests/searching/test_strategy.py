@@ -16,7 +16,7 @@ from onnxlr.searching.strategy import back_to_dense, bracket, fastest_within, im
 from tests.searching.plants import Plant, course, optimum, table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from onnxlr.build import Built
@@ -50,8 +50,10 @@ class Noisy(Plant):
     error: float = 0.0
     noise: Sequence[float] = ()
 
-    def attempt(self, now: Table, picks: Mapping[str, Option], how: str) -> tuple[Trial, Built]:
-        trial, built = super().attempt(now, picks, how)
+    def attempt(
+        self, now: Table, picks: Mapping[str, Option], how: str, progress: Callable[[float], None]
+    ) -> tuple[Trial, Built]:
+        trial, built = super().attempt(now, picks, how, progress)
         off = self.error * self.noise[self.tried - 1] if self.tried <= len(self.noise) else 0.0
         return replace(trial, loss=trial.loss + off, loss_error=self.error), built
 
@@ -221,3 +223,13 @@ def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
     assert [trial.choices for trial in again.trials] == [trial.choices for trial in whole.trials]
     assert again.best == whole.best
     assert plant.tried == len(whole.trials) - len(first.trials)
+
+
+def test_progress_is_told_while_a_trial_is_made() -> None:
+    """A trial may take minutes: the share within it counts, and never runs ahead of what is done."""
+    original = table([5.0, 9.0])
+    told: list[float] = []
+    tried = course(Plant({}, original), Goals(max_drop=0.1), 4, progress=told.append)
+    tried.at(1.5)
+    tried.at(2.0)
+    assert told == [0.125, 0.25, 0.375, 0.5]
