@@ -62,7 +62,7 @@ class Request:
     Raises
     ------
     UsageError
-        When goals that take trials go with a plan, or with running nothing, or a speed-up of ``at`` is none.
+        When goals that take trials go with a plan, or with running nothing, or one of ``at`` is not above 1.
     """
 
     schemes: tuple[str, ...] = ("auto",)

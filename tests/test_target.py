@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -204,14 +205,26 @@ class TestSession:
             pytest.skip(f"{ort_name} is not installed")
         if not load_libraries():
             pytest.skip("nothing is lacking here")
-        with pytest.raises(ModelError, match=r"could not be started: .* is not found") as caught:
+        with pytest.raises(ModelError, match=r"could not be started: .* cannot be loaded") as caught:
             Target(provider=provider, threads=1).session(model_of(value("x", 1)).SerializeToString())
         assert caught.value.exit_code == 3
         assert capfd.readouterr() == ("", "")
 
 
-def test_cuda_without_a_driver_is_lacking_it(capfd):
-    assert "is not found" in load_libraries("libnothing.so.1")
+@pytest.mark.parametrize(
+    ("printed", "lacking"),
+    [
+        ("", "this machine has no CUDA driver (libnothing.so.1 cannot be loaded)"),
+        ("Failed to load /env/lib/libcufft.so.12: too old\n", "this machine has no CUDA driver"),
+        (
+            "Failed to load /e/libcudart.so.13: old\nFailed to load libcudart.so.13: libcudart.so.13: no such file\n",
+            "libcudart.so.13 cannot be loaded (no such file)",
+        ),
+    ],
+)
+def test_what_cuda_lacks_is_told_and_not_printed(printed, lacking, capfd, monkeypatch):
+    monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write(printed), raising=False)
+    assert load_libraries.__wrapped__("libnothing.so.1").startswith(lacking)
     assert capfd.readouterr() == ("", "")
 
 

@@ -92,7 +92,7 @@ def command(
         typer.Option(
             "--at",
             metavar="SPEED-UP",
-            help="Have a model this many times faster, such as 2; repeatable.",
+            help="First try models this many times as fast, such as 2, up to three each; repeatable.",
             show_default=False,
         ),
     ] = None,

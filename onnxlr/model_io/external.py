@@ -72,7 +72,9 @@ def _contained(location: str, folder: Path | None, what: str) -> Path:
     try:
         return inside(folder, location)
     except ValueError as error:
-        raise ModelError(f"{what}: {error}", f"external files must lie below {folder}") from error
+        raise ModelError(
+            f"{what}: {error}", f"put the file itself below {folder}, or export the model again"
+        ) from error
 
 
 def _number(text: str, what: str) -> int:

@@ -8,6 +8,7 @@ Kronecker-whitened unfolding and is improved by alternating least squares.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,11 +19,9 @@ from onnxlr.schemes.metric import factor, root, solve_right
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from onnxlr.schemes.base import Array
-
-    Array32 = np.ndarray[Any, np.dtype[np.float32]]
+    from onnxlr.schemes.metric import Single
 
 _ROUNDS = 3
 _STEPS = 8
@@ -86,9 +85,9 @@ class Lift:
         best, lost = self._regress(first, rank)
         if self.total <= 0.0:
             return balanced(best)
-        seen = _seen(self.covariance)
+        equations = _equations(self.covariance)
         for _ in range(_ROUNDS):
-            first = _update_first(self, best, seen)
+            first = _update_first(self, best, equations)
             found, after = self._regress(first, rank)
             if not after < lost:
                 break
@@ -138,56 +137,62 @@ def make_lift(kernel: Array, covariance: Array, most: int) -> Lift:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seen:
-    """A covariance C (n, b, n, b) as the equations of V need it, in single precision.
+class _Equations:
+    """What the normal equations of V need of a covariance C (n, b, n, b): single precision, in units of its ``level``.
 
-    ``blocks`` (b, b n, n): for each tap j the C[m, j] of all taps m, one below the other. ``near`` (n, n) is the
-    inverse of the mean C[j, j].
+    ``level`` is the mean of its diagonal. ``blocks`` (b, b n, n): for each tap j the C[m, j] of all taps m, one below
+    the other. ``near`` (n, n) is the inverse of the mean C[j, j].
     """
 
-    blocks: Array32
-    near: Array32
+    level: float
+    blocks: Single
+    near: Single
 
 
-def _seen(covariance: Array) -> _Seen:
+def _equations(covariance: Array) -> _Equations:
     n, b = covariance.shape[:2]
-    blocks = covariance.astype(np.float32).transpose(3, 1, 0, 2).reshape(b, b * n, n)
-    _, near = root(np.einsum("ijkj->ik", covariance) / b)
-    return _Seen(blocks, (near @ near).astype(np.float32))
+    level = float(np.einsum("ijij->", covariance)) / (n * b)
+    unit = covariance / level
+    blocks = unit.astype(np.float32).transpose(3, 1, 0, 2).reshape(b, b * n, n)
+    _, near = root(np.einsum("ijkj->ik", unit) / b)
+    return _Equations(level, blocks, (near @ near).astype(np.float32))
 
 
-def _update_first(lift: Lift, fit: Fit, seen: _Seen) -> Array:
+def _update_first(lift: Lift, fit: Fit, equations: _Equations) -> Array:
     """Improve V for a given rest: conjugate gradients on its normal equations, a sum of b^2 Kronecker products.
 
     sum_jm G[j,m] V C[m,j] = sum_j H_j^T (W C)_j with G[j,m] = H_j^T H_m; preconditioned by the mean Kronecker product.
-    Nearly all of the gain is in the first steps, and whatever V they end in, the rest is then fitted to it exactly.
+    A few steps in single precision do (docs/adr/0034), of numbers near 1 whatever the scale of inputs and weights.
     """
     rest = np.tensordot(fit.out, fit.core, (1, 0))
     t, k, b = rest.shape
-    taps = rest.transpose(2, 1, 0).reshape(b * k, t)
+    size = float(np.linalg.norm(rest)) / sqrt(k * b) or 1.0
+    unit = sqrt(equations.level)
+    taps = (rest / size).transpose(2, 1, 0).reshape(b * k, t)
     gram = (taps @ taps.T).reshape(b, k, b, k)
     _, left = root(np.einsum("jkjl->kl", gram) / b)
     left = (left @ left).astype(np.float32)
     mixing = gram.transpose(0, 2, 1, 3).reshape(b, b * k, k).astype(np.float32)
-    right = np.tensordot(rest, lift.cross, ((0, 2), (0, 2))).astype(np.float32)
+    right = np.tensordot(rest / size, lift.cross / (size * unit), ((0, 2), (0, 2))).astype(np.float32)
 
-    def apply(v: Array32) -> Array32:
+    def apply(v: Single) -> Single:
         out = np.zeros_like(v)
-        for mix, block in zip(mixing, seen.blocks, strict=True):
+        for mix, block in zip(mixing, equations.blocks, strict=True):
             mixed = (mix @ v).reshape(b, k, -1).transpose(1, 0, 2).reshape(k, -1)
             out += mixed @ block
         return out
 
-    def precondition(residual: Array32) -> Array32:
-        step: Array32 = (left @ residual @ seen.near).astype(np.float32, copy=False)
+    def precondition(residual: Single) -> Single:
+        step: Single = (left @ residual @ equations.near).astype(np.float32, copy=False)
         return step
 
-    return _conjugate_gradients(apply, precondition, right, fit.first.astype(np.float32)).astype(np.float64)
+    start = (fit.first * unit).astype(np.float32)
+    return _conjugate_gradients(apply, precondition, right, start).astype(np.float64) / unit
 
 
 def _conjugate_gradients(
-    apply: Callable[[Array32], Array32], precondition: Callable[[Array32], Array32], right: Array32, start: Array32
-) -> Array32:
+    apply: Callable[[Single], Single], precondition: Callable[[Single], Single], right: Single, start: Single
+) -> Single:
     """Take a few preconditioned steps from ``start`` towards the solution of ``apply``(v) = ``right``."""
     v, residual = start.copy(), right - apply(start)
     step = precondition(residual)

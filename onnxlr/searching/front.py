@@ -14,7 +14,7 @@ from onnxlr.searching.sketches import choose
 from onnxlr.searching.strategy import CLOSE, EDGE, MILD, promising
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from onnxlr.progress import Progress
     from onnxlr.report.searched import Trial
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BEND = 0.2
 """Log speed-ups well above this are spaced evenly on a logarithmic scale, those below it on a linear one."""
 _MOST = log(30.0)
-"""Speed-ups beyond this are not looked for."""
+"""Speed-ups beyond this are not looked for, unless they are asked for."""
 _LOST = 0.5
 """The front is filled up to models that lose this share of what the worst of it loses."""
 _TRIES = 3
@@ -50,8 +50,7 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
         speeds = [between(MILD, top, i / points) for i in range(1, points + 1)]
         choose(tried, speeds[len(speeds) // 2])
         tried.recall()
-        for speed in sorted(task.at):
-            visit(tried, log(speed))
+        short = {speed for speed in sorted(set(task.at)) if not visit(tried, log(speed))}
         for speed in speeds:
             if not any(abs(log(trial.predicted) - speed) < CLOSE for trial in tried.trials):
                 tried.at(exp(speed))
@@ -68,31 +67,37 @@ def trace(task: Task, ledger: Ledger, progress: Progress) -> Front:
             tried.table.original_ms,
             trials,
             unbeaten(trials),
-            (*tried.notes, *absent(tried, task.at)),
+            (*tried.notes, *absent(tried, task.at, short)),
         )
 
 
-def visit(tried: Course, wanted: float) -> None:
+def visit(tried: Course, wanted: float) -> bool:
     """Try plans until a model is as much faster as the log speed-up ``wanted`` says, and hardly more.
 
-    Each time it is the plan of the best sketch there that was not tried.
+    Each time it is the plan of the best sketch there that was not tried. Returns False where no trial was left for it.
     """
     for _ in range(_TRIES):
-        if tried.left <= 0 or _is_reached(tried, wanted) or wanted > log(tried.table.fastest) + CLOSE:
-            return
+        if _is_reached(tried, wanted) or wanted > log(tried.table.fastest) + CLOSE:
+            return True
+        if tried.left <= 0:
+            return False
         if promising(tried, wanted + EDGE) is None:
-            return
+            return True
         tried.learn_weights()
+    return True
 
 
 def _is_reached(tried: Course, wanted: float) -> bool:
     return any(-EDGE <= log(trial.faster) - wanted <= CLOSE for trial in tried.trials)
 
 
-def absent(tried: Course, speeds: Sequence[float]) -> tuple[str, ...]:
-    """Say at which of the speed-ups that were asked for there is no model."""
-    missing = [f"{speed:g}x" for speed in sorted(speeds) if not _is_reached(tried, log(speed))]
-    return (f"no model was found at {', '.join(missing)}; the nearest are on the front",) if missing else ()
+def absent(tried: Course, speeds: Sequence[float], short: Collection[float]) -> tuple[str, ...]:
+    """Say at which of the speed-ups that were asked for there is no model; ``short`` are those with no trial left."""
+    missing = [speed for speed in sorted(set(speeds)) if not _is_reached(tried, log(speed))]
+    none = ", ".join(f"{speed:g}x" for speed in missing if speed not in short)
+    untried = ", ".join(f"{speed:g}x" for speed in missing if speed in short)
+    notes = (f"no model was found at {none}",) if none else ()
+    return (*notes, f"no trial was left for a model at {untried}: give more --trials") if untried else notes
 
 
 def unbeaten(trials: Sequence[Trial]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ _FATAL, _WARNING = 4, 2  # severities; warnings and up are the runtime's default
 
 @cache
 def load_libraries(driver: str = DRIVER) -> str:
-    """Load what is needed; return what is lacking, an empty string where it is all there.
+    """Load what is needed; return what is lacking, an empty string where nothing is known to be.
 
     ONNX Runtime looks where the system's loader does, and pip's packages of CUDA and cuDNN are elsewhere: they must be
     loaded before it asks for them. It can do so itself from 1.21 on.
@@ -30,21 +30,23 @@ def load_libraries(driver: str = DRIVER) -> str:
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(said):
             ort.preload_dlls()
-    missing = re.search(r"^Failed to load ([^\s:]+)", said.getvalue(), re.MULTILINE)
-    if missing:
-        return f"{missing[1]} is not found"
+    failed = re.search(
+        r"^Failed to load ([^\s/\\:]+): (.*)$", said.getvalue(), re.MULTILINE
+    )  # not by a path: the last try
+    if failed:
+        return f"{failed[1]} cannot be loaded ({failed[2].removeprefix(f'{failed[1]}: ')})"
     try:
         ctypes.CDLL(driver)
     except OSError:
-        return f"this machine has no CUDA driver ({driver} is not found)"
+        return f"this machine has no CUDA driver ({driver} cannot be loaded)"
     return ""
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """Keep the runtime from printing why a provider does not start: that is ours to say.
+def log_silenced() -> Iterator[None]:
+    """Keep the runtime from printing why a provider does not start, where we say it in a line.
 
-    Nothing tells how loud it was before; afterwards it is as loud as it is by default.
+    Nothing tells how loud its log was before; afterwards it is as loud as it is by default.
     """
     ort.set_default_logger_severity(_FATAL)
     try:

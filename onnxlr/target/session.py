@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
 from onnxlr.errors import ModelError, UsageError
-from onnxlr.target.cuda import load_libraries, silent
+from onnxlr.target.cuda import load_libraries, log_silenced
 from onnxlr.target.machine import cpu_name, gpu_name, usable_cores
 
 if TYPE_CHECKING:
@@ -64,12 +64,12 @@ _PROVIDERS: dict[str, _Provider] = {
     "cuda": _Provider(
         "CUDAExecutionProvider",
         (("cudnn_conv_algo_search", "EXHAUSTIVE"), ("use_tf32", "0")),
-        "pip install 'onnxruntime-gpu[cuda,cudnn]' instead of onnxruntime, on a machine with an NVIDIA GPU",
+        "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', on a machine with an NVIDIA GPU",
     ),
     "tensorrt": _Provider(
         "TensorrtExecutionProvider",
         (("trt_fp16_enable", "0"), ("trt_int8_enable", "0")),
-        "pip install 'onnxruntime-gpu[cuda,cudnn]' instead of onnxruntime, with the TensorRT it was built for",
+        "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', with the TensorRT it was built for",
         behind=("cuda",),
     ),
     "openvino": _Provider(
@@ -154,7 +154,7 @@ class Target:
             raise self._unavailable("is not part of the installed ONNX Runtime")
         lacking = load_libraries() if self.on_gpu else ""
         try:
-            with silent() if self.on_gpu else nullcontext():
+            with log_silenced() if lacking else nullcontext():
                 session = ort.InferenceSession(
                     model if isinstance(model, bytes) else str(model),
                     _session_options(self.threads, profile),
@@ -168,7 +168,7 @@ class Target:
                 f"{where}ONNX Runtime {ort.__version__} cannot run the model on {self.provider}: {reason(error)}"
             ) from error
         if wanted not in session.get_providers():
-            why = lacking or "ONNX Runtime would use the CPU instead"
+            why = lacking or "ONNX Runtime would go on without it"
             raise self._unavailable(f"could not be started: {why}")
         return session
 

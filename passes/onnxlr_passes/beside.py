@@ -57,5 +57,5 @@ def open_regular(path: Path) -> FileIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(0, "not a regular file", str(path))
+        raise OSError(0, "is not a regular file", str(path))
     return os.fdopen(descriptor, "rb", buffering=0)

@@ -60,11 +60,14 @@ def external_data(tensor: TensorProto, folder: Path | None) -> bytes:
     """
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if folder is None:
-        raise PassError(f"the data of tensor '{tensor.name}' are in a file, and a model in memory has none")
+        raise PassError(f"the data of tensor '{tensor.name}' are in a file, but the model was given without a folder")
     try:
         needed = _size(tensor)
         return _part(inside(folder, entries.get("location", "")), _offset(entries, needed), needed)
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        text = f"the data of tensor '{tensor.name}' cannot be read: {error.filename}: {error.strerror}"
+        raise PassError(text) from error
+    except (ValueError, KeyError) as error:
         raise PassError(f"the data of tensor '{tensor.name}' cannot be read: {error}") from error
 
 

@@ -1,6 +1,7 @@
 """Other ways to choose ranks: one share everywhere, a threshold on energy, EVBMF, and a knapsack on MACs.
 
-All get the families and the calibration data of ``onnxlr``; what differs is the choice.
+All get the calibration data and the fits of ``onnxlr``. The families are those each way is known with, ``tucker2`` or
+``basis``, and all of low rank for the knapsack.
 """
 
 from __future__ import annotations
@@ -9,12 +10,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from onnxlr.planning.budget import Energy, Evbmf, choose
-from onnxlr.planning.candidates import enumerate_choices
 from onnxlr.planning.plan import Choice
-from onnxlr.planning.rules import RULES
-from onnxlr.planning.sharing import Sharing
 from onnxlr.schemes.registry import by_family, by_name
-from onnxlr.target import channel_block
+from tests.benchmarks.layer_by_layer import candidates_of, within_macs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,12 +43,10 @@ def others(subject: Subject) -> Iterator[tuple[str, str, Callable[[], Sequence[C
 
     @cache
     def candidates() -> Sequence[Choices]:
-        schemes = by_family(("auto",))
-        return enumerate_choices(prepared.workloads, schemes, channel_block("cpu"), views, lambda _: None)
+        return candidates_of(subject, "auto")
 
     def of_macs(keep: float) -> Sequence[Choice]:
-        shares = Sharing(candidates(), prepared.other_macs, keep).by(RULES[0], {})
-        return tuple(share.choice for share in shares)
+        return within_macs(subject, candidates(), keep)
 
     for share in UNIFORM:
         yield "uniform rank", f"{share:g}", partial(_uniform, prepared, share)

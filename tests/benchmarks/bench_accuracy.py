@@ -35,10 +35,11 @@ from tests.benchmarks.layer_by_layer import (
     Subject,
     alike,
     balf_choices,
+    candidates_of,
     fitted_alone,
-    knapsack_choices,
     look,
     refitted,
+    within_macs,
 )
 from tests.benchmarks.subject import add_options, exit_code, opened
 
@@ -185,7 +186,7 @@ def _planned(bench: Bench, scheme: str, keep: float) -> Iterator[Row]:
     ways = bench.options.ways
     plain, target = alike(bench.subject), bench.judged.judge.target
     start = perf_counter()
-    choices = knapsack_choices(plain, scheme, keep)
+    choices = within_macs(plain, candidates_of(plain, scheme), keep)
     planned = perf_counter() - start
     if "data" in ways:
         start = perf_counter()

@@ -68,8 +68,8 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
     given = opened(options, stack)
     model, target = given.model, given.target
     subject = look(model, target, given.source, options.seed)
-    judge = _judge(options, given)
-    unit = judge[0].judge.metric.unit
+    judges = _judges(options, given)
+    unit = judges[0].judge.metric.unit
     record = Record(options.json, _setting(options, model.sha256))
 
     def tried(way: str, strength: str, chosen: Callable[[], Sequence[Choice]], plan: str | None = None) -> Row:
@@ -77,7 +77,7 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
         if row is None:
             choices = chosen()
             made = refitted(subject, choices, target).proto
-            losses, shift = _judged(judge, made)
+            losses, shift = _judged(judges, made)
             faster = _faster(model.proto, made, target, subject.prepared)
             row = Row(way, strength, faster, losses, shift, _digest(choices))
             record.add(row)
@@ -90,8 +90,11 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
             theirs.append(tried(way, strength, chosen))
         except BudgetError as error:
             print(f"{way} {strength}: {error}")
+    slow = [row for row in theirs if row.faster < WORTH]
     theirs = [row for row in theirs if row.faster >= WORTH]
+    print(f"{len(slow)} of theirs are not {WORTH:g}x faster, and are left out")
     found = _search(options, given, tuple(row.faster for row in theirs))
+    print(*found.notes, sep="\n")
     ours = _Front(found, lambda name, choices: tried(OURS, name, lambda: choices, _digest(choices)))
     return _verdict(theirs, [ours.beside(row, options.slack) for row in theirs], unit)
 
@@ -106,16 +109,18 @@ class _Mirrored(EvaluationData):
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, Array], Array | None]]:
         for feeds, labels in EvaluationData.batches(self, size):
-            yield {name: np.ascontiguousarray(array[..., ::-1]) for name, array in feeds.items()}, labels
+            mirrored = {name: np.ascontiguousarray(array[..., ::-1]) for name, array in feeds.items()}
+            pictures = labels is not None and labels.ndim > 2
+            yield mirrored, np.ascontiguousarray(labels[..., ::-1]) if labels is not None and pictures else labels
 
 
-def _judge(options: argparse.Namespace, given: Opened) -> tuple[Evaluator, ...]:
+def _judges(options: argparse.Namespace, given: Opened) -> tuple[Evaluator, ...]:
     """Return what judges models on samples that none was chosen by, and on their mirror images where that is asked."""
     _, held = given.test.split(options.eval_share, options.seed)
     metric = choose_metric(options.metric, given.model.proto, given.model.folder, given.target, held, options.peak)
-    looks = (held, _Mirrored(held.source, held.label)) if options.mirrored else (held,)
-    of = Judge(metric, given.model.proto, given.model.folder, given.target)
-    return tuple(Evaluator(of, look) for look in looks)
+    samples = (held, _Mirrored(held.source, held.label)) if options.mirrored else (held,)
+    judge = Judge(metric, given.model.proto, given.model.folder, given.target)
+    return tuple(Evaluator(judge, data) for data in samples)
 
 
 def _judged(judges: Sequence[Evaluator], made: onnx.ModelProto) -> tuple[tuple[float, ...], float]:
@@ -198,7 +203,7 @@ def _faster(original: onnx.ModelProto, made: onnx.ModelProto, target: Target, pr
 def _verdict(theirs: Sequence[Row], ours: Sequence[Row | None], unit: Unit) -> int:
     """Print, for each model of the others, the best of ours that is no slower; return 1 where theirs loses less."""
     columns = ["chosen by", "strength", "times faster", "loses", "shifts"]
-    columns += ["onnxlr, no slower", "loses", "shifts", "theirs loses more"]
+    columns += ["onnxlr, no slower", "loses", "shifts", "theirs loses more", ""]
     print(f"\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     missed = 0
     differences: dict[str, list[list[float]]] = {}
@@ -206,7 +211,7 @@ def _verdict(theirs: Sequence[Row], ours: Sequence[Row | None], unit: Unit) -> i
         cells = [row.way, row.strength, f"{row.faster:.2f}x", scaled(row.lost, unit), f"{row.shift:.4f}"]
         if best is None:
             missed += 1
-            print(f"| {' | '.join(cells)} | none | | | MISSED |")
+            print(f"| {' | '.join(cells)} | none | | | | MISSED |")
             continue
         more = more_lost(row, best)
         differences.setdefault(row.way, []).append(more)
@@ -214,7 +219,7 @@ def _verdict(theirs: Sequence[Row], ours: Sequence[Row | None], unit: Unit) -> i
         miss = gap.value < -2.0 * gap.error
         missed += miss
         cells += [f"{best.faster:.2f}x", scaled(best.lost, unit), f"{best.shift:.4f}", scaled(gap, unit)]
-        print(f"| {' | '.join(cells)} |{' MISSED' if miss else ''}")
+        print(f"| {' | '.join(cells)} | {'MISSED' if miss else ''} |")
     print(f"\nLosses are {unit.drop_name or 'of the metric'}. On average over its strengths:")
     for way, rows in differences.items():
         gap = mean_of(rows)

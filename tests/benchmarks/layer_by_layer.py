@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from onnxlr.calibration import Source
     from onnxlr.model_io import Model
+    from onnxlr.planning.candidates import Choices
     from onnxlr.target import Target
 
 
@@ -97,7 +98,18 @@ def balf_choices(subject: Subject, keep: float) -> tuple[Choice, ...]:
     )
 
 
-def knapsack_choices(subject: Subject, scheme: str, keep: float) -> tuple[Choice, ...]:
+def candidates_of(subject: Subject, scheme: str) -> Sequence[Choices]:
+    """Return all candidates of a family for the layers, with their errors; of ``auto``, of all families."""
+    return enumerate_choices(
+        subject.prepared.workloads,
+        by_family((scheme,)),
+        channel_block("cpu"),
+        subject.calibration.views,
+        lambda _: None,
+    )
+
+
+def within_macs(subject: Subject, candidates: Sequence[Choices], keep: float) -> tuple[Choice, ...]:
     """Return the plan of least summed squared errors of the layers' outputs within ``keep`` of the MACs.
 
     Raises
@@ -105,11 +117,8 @@ def knapsack_choices(subject: Subject, scheme: str, keep: float) -> tuple[Choice
     BudgetError
         When no plan is within it.
     """
-    prepared = subject.prepared
-    choices = enumerate_choices(
-        prepared.workloads, by_family((scheme,)), channel_block("cpu"), subject.calibration.views, lambda _: None
-    )
-    return tuple(share.choice for share in Sharing(choices, prepared.other_macs, keep).by(RULES[0], {}))
+    sharing = Sharing(candidates, subject.prepared.other_macs, keep)
+    return tuple(share.choice for share in sharing.by(RULES[0], {}))
 
 
 def refitted(subject: Subject, choices: Sequence[Choice], target: Target) -> Made:

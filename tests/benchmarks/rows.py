@@ -69,8 +69,12 @@ class Record:
                 self.rows = [Row(**{**row, "losses": tuple(row["losses"])}) for row in found["rows"]]
 
     def of(self, way: str, strength: str, plan: str | None = None) -> Row | None:
-        """Return the row of this name and, where it is said, of this plan."""
-        same = (row for row in self.rows if (row.way, row.strength) == (way, strength) and plan in {None, row.plan})
+        """Return the row of this way and plan, or of this strength where no plan is said."""
+        same = (
+            row
+            for row in self.rows
+            if row.way == way and (row.strength == strength if plan is None else row.plan == plan)
+        )
         return next(same, None)
 
     def add(self, row: Row) -> None:

@@ -70,8 +70,8 @@ REFUSED: dict[str, tuple[dict[str, int | str], str]] = {
     "above": ({"location": "../secret"}, "leads out of"),
     "absolute": ({"location": "/dev/zero"}, "is an absolute path"),
     "zero byte": ({"location": "own\0"}, "names no file"),
-    "folder": ({"location": "."}, "not a regular file"),
-    "pipe": ({"location": "pipe"}, "not a regular file"),
+    "folder": ({"location": "."}, "is not a regular file"),
+    "pipe": ({"location": "pipe"}, "is not a regular file"),
     "cut short": ({"location": "own", "offset": 10}, "has 57 bytes, 58 are needed"),
     "far too far": ({"location": "own", "offset": 1 << 70}, "are needed"),
     "negative": ({"location": "own", "offset": -1}, "'-1' is not a number of bytes"),
@@ -88,7 +88,7 @@ def test_what_is_not_is_refused(entries: dict[str, int | str], message: str, hom
 
 
 def test_a_model_without_a_folder_has_no_files() -> None:
-    with pytest.raises(PassError, match="a model in memory has none"):
+    with pytest.raises(PassError, match="given without a folder"):
         read(reference(location="own"), None)
 
 

@@ -270,3 +270,18 @@ def test_a_front_is_found_again_and_added_to(tmp_path: Path, monkeypatch: pytest
     more = onnxlr.search(model, trials=6, **asked)
     assert len(more.trials) > len(front.trials)
     assert {trial.faster for trial in front.trials} < {trial.faster for trial in more.trials}
+
+
+def test_a_front_begins_with_the_speeds_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    judged = labelled(tmp_path, model)
+    monkeypatch.setenv("ONNXLR_CACHE_DIR", str(tmp_path / "cache"))
+    asked: dict[str, Any] = {"evaluation": judged, "scheme": QUICK, "threads": 1, "trials": 1}
+    (only,) = onnxlr.search(model, at=(1.25,), **asked).trials
+    assert only.predicted == pytest.approx(1.27, abs=0.04)
+    again = onnxlr.search(model, at=(50.0, 1.6), **asked)
+    assert [trial.choices for trial in again.trials] == [only.choices]
+    assert again.notes[-2:] == (
+        "no model was found at 50x",
+        "no trial was left for a model at 1.6x: give more --trials",
+    )

@@ -22,10 +22,10 @@ def test_a_front_has_models_at_the_speeds_it_is_asked_for(slower: float) -> None
     tried = course(Plant({row.site: 1.0 for row in original.rows}, original, slow=slow), Goals(), 9)
     speeds = (1.5, 2.2, 3.0)
     for speed in speeds:
-        visit(tried, log(speed))
+        assert visit(tried, log(speed))
     for speed in speeds:
         assert min(abs(log(trial.faster / speed)) for trial in tried.trials) < log(1.04)
-    assert absent(tried, speeds) == ()
+    assert absent(tried, speeds, ()) == ()
     before = len(tried.trials)
     visit(tried, log(speeds[0]))
     assert len(tried.trials) == before, "what is there is not made again"
@@ -34,9 +34,17 @@ def test_a_front_has_models_at_the_speeds_it_is_asked_for(slower: float) -> None
 def test_a_speed_out_of_reach_costs_no_trial_and_is_said() -> None:
     original = table([5.0, 9.0])
     tried = course(Plant({row.site: 1.0 for row in original.rows}, original), Goals(), 9)
-    visit(tried, log(40.0))
+    assert visit(tried, log(40.0))
     assert not tried.trials
-    assert absent(tried, (40.0, 30.0)) == ("no model was found at 30x, 40x; the nearest are on the front",)
+    assert absent(tried, (40.0, 30.0, 40.0), ()) == ("no model was found at 30x, 40x",)
+
+
+def test_where_no_trial_is_left_for_a_speed_that_is_said() -> None:
+    original = table([5.0, 9.0, 15.0])
+    tried = course(Plant({row.site: 1.0 for row in original.rows}, original), Goals(), 1)
+    assert visit(tried, log(1.5))
+    assert not visit(tried, log(2.2))
+    assert absent(tried, (1.5, 2.2), {2.2}) == ("no trial was left for a model at 2.2x: give more --trials",)
 
 
 @pytest.mark.parametrize(
