@@ -31,9 +31,11 @@ class PatchSet:
     labelled: bool = True
 
 
-def patch_sets(build: Path, train_count: int) -> tuple[PatchSet, ...]:
+def patch_sets(build: Path, train_count: int, more_count: int) -> tuple[PatchSet, ...]:
     """List the sets in the order they are rendered; `build` holds what is not shipped."""
+    more = PatchSet("test", build / "more.npz", more_count, SEED + 5)
     return (
+        *((more,) if more_count else ()),
         PatchSet("validation", build / "validation.npz", 4000, SEED + 1),
         PatchSet("train", build / "train.npz", train_count, SEED + 2),
         PatchSet("test", SAMPLE / "test.npz", 4000, SEED + 3),
@@ -64,12 +66,13 @@ def main() -> None:
     parser.add_argument("--build", type=Path, default=Path("runs"), help="folder for what is not shipped")
     parser.add_argument("--fonts", type=Path, default=Path("cache/fonts"), help="folder for the unpacked fonts")
     parser.add_argument("--train-count", type=int, default=240_000, help="number of training patches")
+    parser.add_argument("--more-count", type=int, default=0, help="number of further test patches, in more.npz")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     for package in fetch(options.fonts):
         print(f"not in the archive: {package}", file=sys.stderr)
     usable = faces(options.fonts)
-    for wanted in patch_sets(options.build, options.train_count):
+    for wanted in patch_sets(options.build, options.train_count, options.more_count):
         if not wanted.path.exists():
             make(wanted, usable, options.processes)
         print(f"{wanted.path.name}: {wanted.count} patches, {wanted.path.stat().st_size / 1e6:.1f} MB", flush=True)

@@ -31,6 +31,7 @@ from onnxlr.cost.timing import TimingOptions, speedup, time_interleaved
 from onnxlr.cost.turns import clock_of
 from onnxlr.errors import BudgetError
 from onnxlr.evaluation import EvaluationData, Evaluator, Judge, choose_metric
+from onnxlr.opening import data_options, evaluation_data
 from onnxlr.target import bind, seeded_feeds
 from tests.benchmarks.alternatives import others
 from tests.benchmarks.layer_by_layer import look, refitted
@@ -68,7 +69,7 @@ def _compare(options: argparse.Namespace, stack: ExitStack) -> int:
     given = opened(options, stack)
     model, target = given.model, given.target
     subject = look(model, target, given.source, options.seed)
-    judges = _judges(options, given)
+    judges = _judges(options, given, stack)
     unit = judges[0].judge.metric.unit
     record = Record(options.json, _setting(options, model.sha256))
 
@@ -114,9 +115,12 @@ class _Mirrored(EvaluationData):
             yield mirrored, np.ascontiguousarray(labels[..., ::-1]) if labels is not None and pictures else labels
 
 
-def _judges(options: argparse.Namespace, given: Opened) -> tuple[Evaluator, ...]:
+def _judges(options: argparse.Namespace, given: Opened, stack: ExitStack) -> tuple[Evaluator, ...]:
     """Return what judges models on samples that none was chosen by, and on their mirror images where that is asked."""
     _, held = given.test.split(options.eval_share, options.seed)
+    if options.judge is not None:
+        _, judging = data_options(None, options.judge, None, given.images, options.memory, options.seed, 1)
+        held = stack.enter_context(evaluation_data(given.model, options.judge, {}, judging)) or held
     metric = choose_metric(options.metric, given.model.proto, given.model.folder, given.target, held, options.peak)
     samples = (held, _Mirrored(held.source, held.label)) if options.mirrored else (held,)
     judge = Judge(metric, given.model.proto, given.model.folder, given.target)
@@ -144,7 +148,7 @@ def _setting(options: argparse.Namespace, model: str) -> dict[str, object]:
         "mirrored",
         "seed",
     )
-    paths = {name: str(getattr(options, name)) for name in ("data", "test")}
+    paths = {name: str(getattr(options, name)) for name in ("data", "test", "judge")}
     return {"model": model, **paths, **{name: getattr(options, name) for name in names}}
 
 
@@ -234,6 +238,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--eval-share", type=float, default=0.5, help="share of the test samples that ours is chosen by"
     )
+    parser.add_argument("--judge", type=Path, help="judge models on these samples instead of the others of --test")
     parser.add_argument("--mirrored", action="store_true", help="judge models on the mirror images as well")
     parser.add_argument("--trials", type=int, default=30, help="models the search may build (default 30)")
     parser.add_argument("--slack", type=float, default=0.02, help="latencies this close are equal (default 0.02)")
