@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_FATAL, _WARNING = 4, 2  # severities; warnings and up are the runtime's default
+FATAL, _WARNING = 4, 2  # severities; warnings and up are the runtime's default
 
 
 @cache
@@ -30,9 +30,8 @@ def load_libraries(driver: str = DRIVER) -> str:
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(said):
             ort.preload_dlls()
-    failed = re.search(
-        r"^Failed to load ([^\s/\\:]+): (.*)$", said.getvalue(), re.MULTILINE
-    )  # not by a path: the last try
+    # By name, not by a path: where it looks last.
+    failed = re.search(r"^Failed to load ([^\s/\\:]+): (.*)$", said.getvalue(), re.MULTILINE)
     if failed:
         return f"{failed[1]} cannot be loaded ({failed[2].removeprefix(f'{failed[1]}: ')})"
     try:
@@ -48,7 +47,7 @@ def log_silenced() -> Iterator[None]:
 
     Nothing tells how loud its log was before; afterwards it is as loud as it is by default.
     """
-    ort.set_default_logger_severity(_FATAL)
+    ort.set_default_logger_severity(FATAL)
     try:
         yield
     finally:

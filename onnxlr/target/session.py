@@ -16,7 +16,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state  # pyright: ignore[reportAttributeAccessIssue]
 
 from onnxlr.errors import ModelError, UsageError
-from onnxlr.target.cuda import load_libraries, log_silenced
+from onnxlr.target.cuda import FATAL, load_libraries, log_silenced
 from onnxlr.target.machine import cpu_name, gpu_name, usable_cores
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ RUNTIME_ERRORS = (
     ValueError,
 )
 
-_FATAL = 4  # log severity: errors reach us as exceptions, there is no need to print them as well
 _REASON_CHARS = 300
 
 
@@ -267,7 +266,7 @@ def _session_options(threads: int, profile: Path | None) -> ort.SessionOptions:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL
+    options.log_severity_level = FATAL  # errors reach us as exceptions: no need to print them as well
     # Else a session's workers keep spinning for a while after a run, and slow down the next model timed here.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if profile is not None:
